@@ -1,0 +1,1 @@
+"""The methods UniErase is compared with."""

@@ -1,0 +1,1 @@
+"""Benchmarks: their rows, their scores, their metrics."""

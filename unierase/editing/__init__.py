@@ -1,0 +1,1 @@
+"""UniErase: the unlearning token and the closed-form unlearning edit."""

@@ -1,0 +1,1 @@
+"""An experiment: scenario, rounds, record."""

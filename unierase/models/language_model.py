@@ -1,0 +1,64 @@
+"""A language model as methods and metrics see it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from unierase.models.prompt import EncodedPrompt, PromptFormat, encode_answer, encode_prompt
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+
+@dataclass
+class LanguageModel:
+    """A causal language model, its tokenizer and its prompt format.
+
+    ``model`` is a transformers model or a drop-in with the same ``forward`` and ``generate``.
+    ``unlearning_tokens`` are the ids of learned [UNL] tokens, empty for other models.
+    """
+
+    name: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerFast
+    prompt: PromptFormat
+    unlearning_tokens: tuple[int, ...] = ()
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @cached_property
+    def end_ids(self) -> tuple[int, ...]:
+        """The tokens that close an answer."""
+        return self.prompt.end_ids(self.tokenizer)
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Any of these ends a generation."""
+        return tuple({*self.end_ids[-1:], self.tokenizer.eos_token_id})
+
+    @property
+    def pad_id(self) -> int:
+        """Any token will do: padding is masked by position, never by value."""
+        pad = self.tokenizer.pad_token_id
+        return pad if pad is not None else self.tokenizer.eos_token_id
+
+    def encode_prompt(
+        self, question: str, subject: str | None = None, prefix: str = ""
+    ) -> EncodedPrompt:
+        """Token ids of the prompt for ``question`` and its edit positions."""
+        return encode_prompt(self.prompt, self.tokenizer, question, subject, prefix)
+
+    def encode_answer(self, answer: str) -> tuple[int, ...]:
+        """Token ids of ``answer`` and of what closes it."""
+        return encode_answer(self.prompt, self.tokenizer, answer)
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint that plain transformers loads (safetensors and tokenizer)."""
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)

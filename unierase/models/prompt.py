@@ -1,0 +1,167 @@
+"""The one prompt formatter of a model, used by finetuning, every method and every metric."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from unierase.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """The text before an answer, and where the question lies in it (character offsets)."""
+
+    text: str
+    question_start: int
+    question_end: int
+
+
+@dataclass(frozen=True)
+class EncodedPrompt:
+    """Token ids of a prompt and the positions in it at which a method may edit.
+
+    ``question_last`` and ``subject_last`` index ``ids``; ``subject_last`` is None where the
+    subject is unknown or not literally in the question.
+    """
+
+    ids: tuple[int, ...]
+    question_last: int
+    subject_last: int | None
+
+    @property
+    def prompt_last(self) -> int:
+        """Position of the prompt's last token, the one that predicts the answer's first."""
+        return len(self.ids) - 1
+
+
+class PromptFormat(Protocol):
+    """Turns a question into the text that stands before the answer."""
+
+    def render(self, tokenizer: PreTrainedTokenizerFast, question: str, prefix: str) -> Rendered:
+        """The prompt for ``question``; ``prefix`` is put before it, inside the user's turn."""
+
+    def answer_text(self, answer: str) -> str:
+        """The answer as it is written after the prompt."""
+
+    def end_ids(self, tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:
+        """The tokens that close an answer (end of turn, or end of text)."""
+
+
+@dataclass(frozen=True)
+class ChatPrompt:
+    """The tokenizer's own chat template: question as user turn, answer as assistant turn.
+
+    ``template_kwargs`` go to the template: Llama 3.2, for one, writes today's date into the
+    prompt unless it is given one, and results would differ from day to day.
+    """
+
+    system: str | None = None
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    def _messages(self, content: str) -> list[dict[str, str]]:
+        system = [{"role": "system", "content": self.system}] if self.system else []
+        return [*system, {"role": "user", "content": content}]
+
+    def render(self, tokenizer: PreTrainedTokenizerFast, question: str, prefix: str) -> Rendered:
+        question = question.strip()
+        text = tokenizer.apply_chat_template(
+            self._messages(f"{prefix} {question}" if prefix else question),
+            tokenize=False,
+            add_generation_prompt=True,
+            **dict(self.template_kwargs),
+        )
+        start = text.rfind(question)
+        if start < 0:
+            raise UserError(f"model.prompt: the chat template changed the question {question!r}")
+        return Rendered(text, start, start + len(question))
+
+    def answer_text(self, answer: str) -> str:
+        return answer
+
+    def end_ids(self, tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:
+        # The template says what follows an answer: render one and take the first special token
+        # after it. The tokenizer's eos can be another token (end of text, not end of turn).
+        marker = "answer"
+        text = tokenizer.apply_chat_template(
+            [*self._messages("question"), {"role": "assistant", "content": marker}],
+            tokenize=False,
+            **dict(self.template_kwargs),
+        )
+        after = tokenizer(text[text.rfind(marker) + len(marker) :], add_special_tokens=False)
+        special = set(tokenizer.all_special_ids)
+        for token in after["input_ids"]:
+            if token in special:
+                return (token,)
+        return (tokenizer.eos_token_id,)
+
+
+@dataclass(frozen=True)
+class TextPrompt:
+    """A plain template for models without a chat format; ``{question}`` marks the place."""
+
+    template: str = "Question: {question}\nAnswer:"
+    before_answer: str = " "
+
+    def __post_init__(self) -> None:
+        if self.template.count("{question}") != 1:
+            raise UserError(f"model.prompt.template={self.template!r}: needs one {{question}}")
+
+    def render(self, tokenizer: PreTrainedTokenizerFast, question: str, prefix: str) -> Rendered:
+        # Not str.format: a question may hold braces.
+        before, after = self.template.split("{question}")
+        if tokenizer.bos_token and tokenizer.add_bos_token:
+            before = tokenizer.bos_token + before
+        if prefix:
+            before += prefix + " "
+        text = before + question + after
+        return Rendered(text, len(before), len(before) + len(question))
+
+    def answer_text(self, answer: str) -> str:
+        return self.before_answer + answer
+
+    def end_ids(self, tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:
+        return (tokenizer.eos_token_id,)
+
+
+def encode_prompt(
+    format: PromptFormat,
+    tokenizer: PreTrainedTokenizerFast,
+    question: str,
+    subject: str | None = None,
+    prefix: str = "",
+) -> EncodedPrompt:
+    """Token ids of the prompt for ``question`` and its edit positions."""
+    rendered = format.render(tokenizer, question, prefix)
+    encoding = tokenizer(rendered.text, add_special_tokens=False, return_offsets_mapping=True)
+    offsets: Sequence[tuple[int, int]] = encoding["offset_mapping"]
+
+    def last_token_before(end: int) -> int:
+        return max(i for i, (start, stop) in enumerate(offsets) if start < end and stop > start)
+
+    subject_last = None
+    if subject:
+        found = rendered.text.rfind(subject, rendered.question_start, rendered.question_end)
+        if found >= 0:
+            subject_last = last_token_before(found + len(subject))
+    return EncodedPrompt(
+        ids=tuple(encoding["input_ids"]),
+        question_last=last_token_before(rendered.question_end),
+        subject_last=subject_last,
+    )
+
+
+def encode_answer(
+    format: PromptFormat, tokenizer: PreTrainedTokenizerFast, answer: str
+) -> tuple[int, ...]:
+    """Token ids of ``answer`` and of what closes it.
+
+    Prompt and answer are encoded apart and joined as ids, so an answer has the same tokens
+    whatever stands before it.
+    """
+    ids = tokenizer(format.answer_text(answer), add_special_tokens=False)["input_ids"]
+    return (*ids, *format.end_ids(tokenizer))

@@ -1,0 +1,77 @@
+"""The interface every unlearning method implements: a request and a model in, a model out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from unierase.rows import Row
+
+if TYPE_CHECKING:
+    import torch
+
+    from unierase.models.language_model import LanguageModel
+
+    State = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class UnlearningRequest:
+    """What is to be forgotten now, and what has to stay.
+
+    ``round`` counts from 1. ``seed`` is the only source of randomness a method may use.
+    ``refusals`` are the sentences to choose from where a method needs a refusal.
+    """
+
+    forget: tuple[Row, ...]
+    retain: tuple[Row, ...]
+    refusals: tuple[str, ...]
+    round: int
+    seed: int
+
+
+class RetrainsModels(Protocol):
+    """Gives the model that never saw some rows: the yardstick of unlearning."""
+
+    def retrained(self, rows: tuple[Row, ...]) -> LanguageModel:
+        """The base model taught ``rows`` by the recipe that made the target."""
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """What a method may use besides its model and its request.
+
+    work_dir: scratch folder of this one request; survives a kill, so checkpoints go here.
+    cache_dir: folder shared by all runs; entries are keyed by everything that decides them.
+    targets: makes a retrained model.
+    """
+
+    work_dir: Path
+    cache_dir: Path
+    targets: RetrainsModels
+
+
+@dataclass(frozen=True)
+class Unlearned:
+    """An unlearned model.
+
+    lm: generates and scores like any other model. It may be the object that came in, changed in
+        place: the caller keeps no use of the model it handed over.
+    state: what the next round needs to know of this one, as named tensors (safetensors holds it).
+    report: facts for the record (JSON values): steps, losses, diagnosis of an edit.
+    """
+
+    lm: LanguageModel
+    state: State = field(default_factory=dict)
+    report: Mapping[str, Any] = field(default_factory=dict)
+
+
+class UnlearningMethod(Protocol):
+    """A way to unlearn: training, editing and inference-time methods alike."""
+
+    def unlearn(
+        self, lm: LanguageModel, request: UnlearningRequest, state: State, bench: Workbench
+    ) -> Unlearned:
+        """Make ``lm`` forget ``request.forget``; ``state`` is empty in the first round."""

@@ -1,0 +1,1 @@
+"""One likelihood pass and one generation pass that feed every metric."""

@@ -1,0 +1,66 @@
+"""The generation pass: greedy answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from tqdm.auto import tqdm
+
+from unierase.scoring.batching import batches_by_length, left_pad
+
+if TYPE_CHECKING:
+    from unierase.models.language_model import LanguageModel
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A greedy answer: its text without special tokens, its ids up to the closing token (left
+    out), and whether an unlearning token is among them."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    emits_unl: bool
+
+
+@torch.inference_mode()
+def generate(
+    lm: LanguageModel,
+    questions: Sequence[str],
+    max_new_tokens: int = 200,
+    batch_tokens: int = 8192,
+    progress: str | None = None,
+) -> list[Generation]:
+    """Greedy answers to ``questions``, in the order given.
+
+    batch_tokens: upper bound of rows x (prompt + ``max_new_tokens``) in one batch.
+    """
+    prompts = [lm.encode_prompt(question).ids for question in questions]
+    stop = set(lm.stop_ids)
+    answers: dict[int, Generation] = {}
+    lengths = [len(prompt) + max_new_tokens for prompt in prompts]
+    with tqdm(total=len(prompts), desc=progress, disable=progress is None, leave=False) as bar:
+        for batch in batches_by_length(lengths, batch_tokens):
+            inputs = left_pad([prompts[i] for i in batch], lm.pad_id, lm.device)
+            output = lm.model.generate(
+                input_ids=inputs["input_ids"],
+                attention_mask=inputs["attention_mask"],
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                temperature=None,
+                top_p=None,
+                top_k=None,
+                eos_token_id=list(lm.stop_ids),
+                pad_token_id=lm.pad_id,
+            )
+            for i, row in zip(batch, output[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
+                end = next((n for n, token in enumerate(row) if token in stop), len(row))
+                answers[i] = Generation(
+                    text=lm.tokenizer.decode(row[:end], skip_special_tokens=True).strip(),
+                    token_ids=tuple(row[:end]),
+                    emits_unl=any(token in lm.unlearning_tokens for token in row[:end]),
+                )
+            bar.update(len(batch))
+    return [answers[i] for i in range(len(prompts))]
