@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from unierase.rows import Row
 
@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
     from unierase.models.language_model import LanguageModel
 
-    State = Mapping[str, torch.Tensor]
+
+
+
+State: TypeAlias = "Mapping[str, torch.Tensor]"
+"""What a method hands from round to round, by name; safetensors holds it."""
 
 
 @dataclass(frozen=True)

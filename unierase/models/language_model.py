@@ -13,20 +13,27 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+UNLEARNING_TOKEN = "[UNL"
+"""How the name of every unlearning token begins: [UNL], or [UNL1], [UNL2], ... for several."""
+
 
 @dataclass
 class LanguageModel:
     """A causal language model, its tokenizer and its prompt format.
 
     ``model`` is a transformers model or a drop-in with the same ``forward`` and ``generate``.
-    ``unlearning_tokens`` are the ids of learned [UNL] tokens, empty for other models.
     """
 
     name: str
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerFast
     prompt: PromptFormat
-    unlearning_tokens: tuple[int, ...] = ()
+
+    @property
+    def unlearning_tokens(self) -> tuple[int, ...]:
+        """Ids of the learned [UNL] tokens; empty for a model that has none."""
+        added = self.tokenizer.get_added_vocab()
+        return tuple(sorted(i for token, i in added.items() if token.startswith(UNLEARNING_TOKEN)))
 
     @property
     def device(self) -> torch.device:

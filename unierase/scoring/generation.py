@@ -39,6 +39,7 @@ def generate(
     """
     prompts = [lm.encode_prompt(question).ids for question in questions]
     stop = set(lm.stop_ids)
+    unlearning_tokens = set(lm.unlearning_tokens)
     answers: dict[int, Generation] = {}
     lengths = [len(prompt) + max_new_tokens for prompt in prompts]
     with tqdm(total=len(prompts), desc=progress, disable=progress is None, leave=False) as bar:
@@ -60,7 +61,7 @@ def generate(
                 answers[i] = Generation(
                     text=lm.tokenizer.decode(row[:end], skip_special_tokens=True).strip(),
                     token_ids=tuple(row[:end]),
-                    emits_unl=any(token in lm.unlearning_tokens for token in row[:end]),
+                    emits_unl=not unlearning_tokens.isdisjoint(row[:end]),
                 )
             bar.update(len(batch))
     return [answers[i] for i in range(len(prompts))]

@@ -1,0 +1,180 @@
+"""UniErase (arXiv 2505.15674): an unlearning token and an unlearning edit."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from unierase.editing.closed_form import edit_update
+from unierase.editing.corpus import Corpus, RetainRows
+from unierase.editing.keys import activations_at_edit, key_covariances
+from unierase.editing.projector import NullSpaceProjector
+from unierase.editing.prompts import (
+    POSITIONS,
+    EditPrompt,
+    fact_prompts,
+    fall_backs,
+    generated_prefixes,
+)
+from unierase.editing.token import TokenSettings, learn_unlearning_tokens, token_of_fact
+from unierase.editing.values import SuffixPass, ValueSettings, find_target_values
+from unierase.errors import invalid_choice
+from unierase.models.layers import checked_layers, down_projection
+from unierase.request import State, Unlearned, UnlearningRequest, Workbench
+
+if TYPE_CHECKING:
+    from unierase.models.language_model import LanguageModel
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class UniErase:
+    """The method as a whole.
+
+    layers: S, the layers whose down-projections change (Llama-3.1-8B: 4..8).
+    fact_token: the edit position: "subject_last", "question_last" or "prompt_last".
+    nullspace, nullspace_threshold: the projector; see ``NullSpaceProjector.of``.
+    l2: lambda of the closed form (10 for Llama-3-8B).
+    context_prefixes, context_tokens: number and length of the generated contexts of a fact.
+    retain_weight: b of ``edit_update``; 0 is the paper's edit.
+    """
+
+    name: str
+    layers: Sequence[int]
+    token: TokenSettings = field(default_factory=TokenSettings)
+    values: ValueSettings = field(default_factory=ValueSettings)
+    corpus: Corpus = field(default_factory=RetainRows)
+    fact_token: str = "subject_last"
+    nullspace: bool = True
+    nullspace_threshold: float = 0.02
+    l2: float = 10.0
+    context_prefixes: int = 5
+    context_tokens: int = 10
+    retain_weight: float = 0.0
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        if self.fact_token not in POSITIONS:
+            raise invalid_choice("method.fact_token", self.fact_token, POSITIONS)
+
+    def unlearn(
+        self, lm: LanguageModel, request: UnlearningRequest, state: State, bench: Workbench
+    ) -> Unlearned:
+        """Learn the token in the first round, then edit; ``state`` holds earlier rounds' keys."""
+        layers = checked_layers(lm.model, self.layers)
+        report: dict[str, Any] = {}
+        if not lm.unlearning_tokens:
+            questions = [row.question for row in request.forget]
+            report["token_loss"] = learn_unlearning_tokens(
+                lm, questions, request.refusals, layers, self.token, request.seed, self.progress
+            )
+        prefixes = generated_prefixes(lm, self.context_prefixes, self.context_tokens)
+        prompts = fact_prompts(lm, request.forget, self.fact_token, prefixes)
+        report["fall_backs"] = fall_backs(lm, request.forget, self.fact_token)
+        projectors = self._projectors(lm, request, layers)
+        report["nullspace_dimensions"] = [projector.dimensions for projector in projectors]
+        tokens = lm.unlearning_tokens
+        facts = len(request.forget)
+        targets = torch.tensor([token_of_fact(tokens, i, facts) for i in range(facts)])
+        found = find_target_values(
+            lm, request.forget, prompts, targets, layers[-1], self.values, progress=self.progress
+        )
+        report["p_unl_target"] = float(found.probabilities.mean())
+        report["residuals"] = self._edit(lm, request, prompts, found.values, projectors, state)
+        report.update(self._diagnose(lm, prompts, targets, layers[-1]))
+        keys, _ = activations_at_edit(lm, prompts, layers, None, facts)
+        new_state = {
+            name: torch.cat([state[name], k], dim=1) if name in state else k
+            for name, k in zip(map(_state_name, layers), keys, strict=True)
+        }
+        return Unlearned(lm, new_state, report)
+
+    def _projectors(
+        self, lm: LanguageModel, request: UnlearningRequest, layers: Sequence[int]
+    ) -> list[NullSpaceProjector]:
+        if not self.nullspace:
+            sizes = [down_projection(lm.model, layer).in_features for layer in layers]
+            return [NullSpaceProjector.identity(size) for size in sizes]
+        sequences = self.corpus.sequences(lm, request)
+        covariances = key_covariances(lm, sequences, layers)
+        return [NullSpaceProjector.of(c, self.nullspace_threshold) for c in covariances]
+
+    def _edit(
+        self,
+        lm: LanguageModel,
+        request: UnlearningRequest,
+        prompts: Sequence[EditPrompt],
+        values: torch.Tensor,
+        projectors: Sequence[NullSpaceProjector],
+        state: State,
+    ) -> list[float]:
+        """Spread the residual over the layers, each on the weights changed so far.
+
+        Returns |z - h| / |z| before every layer's update and after the last.
+        """
+        layers = checked_layers(lm.model, self.layers)
+        facts = len(request.forget)
+        residuals = []
+        for i, (layer, projector) in enumerate(zip(layers, projectors, strict=True)):
+            (keys,), hidden = activations_at_edit(lm, prompts, [layer], layers[-1], facts)
+            assert hidden is not None
+            missing = values - hidden
+            residuals.append(float(missing.norm() / values.norm()))
+            retain_keys = None
+            if self.retain_weight:
+                retained = fact_prompts(lm, request.retain, self.fact_token)
+                (retain_keys,), _ = activations_at_edit(
+                    lm, retained, [layer], None, len(request.retain)
+                )
+            update = edit_update(
+                keys.double(),
+                (missing / (len(layers) - i)).double(),
+                projector,
+                self.l2,
+                _double(state.get(_state_name(layer))),
+                _double(retain_keys),
+                self.retain_weight,
+            )
+            weight = down_projection(lm.model, layer).weight
+            with torch.no_grad():
+                weight.copy_((weight.double().cpu() + update).to(weight))
+        _, hidden = activations_at_edit(lm, prompts, [], layers[-1], facts)
+        assert hidden is not None
+        residuals.append(float((values - hidden).norm() / values.norm()))
+        return residuals
+
+    @staticmethod
+    def _diagnose(
+        lm: LanguageModel, prompts: Sequence[EditPrompt], targets: torch.Tensor, layer: int
+    ) -> dict[str, float]:
+        """P([UNL]) and the share of facts whose first token is [UNL], on the bare prompts."""
+        facts = len(targets)
+        bare = [next(p for p in prompts if p.fact == fact) for fact in range(facts)]
+        with torch.no_grad():
+            logits = SuffixPass(lm, bare, layer).logits(None)[0].cpu()
+        rows = torch.arange(facts)
+        emitted = float((logits.argmax(-1) == targets).float().mean())
+        if emitted < 0.5:
+            log.warning(
+                "the edit did not take: %.0f %% of the facts emit [UNL]; raise "
+                "method.values.steps, method.values.lr or method.values.clamp, lower method.l2, "
+                "or raise method.nullspace_threshold",
+                100 * emitted,
+            )
+        return {
+            "p_unl_edited": float(logits.softmax(-1)[rows, targets].mean()),
+            "emits_unl": emitted,
+        }
+
+
+def _state_name(layer: int) -> str:
+    return f"keys.layer{layer}"
+
+
+def _double(tensor: torch.Tensor | None) -> torch.Tensor | None:
+    return None if tensor is None else tensor.double()

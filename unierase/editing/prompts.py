@@ -1,0 +1,102 @@
+"""The prompts an edit works on: a fact, its edit position, its contexts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from unierase.errors import invalid_choice
+from unierase.models.prompt import EncodedPrompt
+from unierase.rows import Row
+from unierase.scoring.batching import left_pad
+
+if TYPE_CHECKING:
+    from unierase.models.language_model import LanguageModel
+
+POSITIONS = ("subject_last", "question_last", "prompt_last")
+
+
+@dataclass(frozen=True)
+class EditPrompt:
+    """One prompt of a fact: token ids, cut in two at the edit position.
+
+    ``before`` are the tokens in front of the edit position, ``after`` those from it on. The
+    edit position is thus the first token of ``after``. ``weight`` is the prompt's share among
+    the contexts of its fact.
+    """
+
+    fact: int
+    ids: tuple[int, ...]
+    position: int
+    weight: float
+
+    @property
+    def before(self) -> tuple[int, ...]:
+        return self.ids[: self.position]
+
+    @property
+    def after(self) -> tuple[int, ...]:
+        return self.ids[self.position :]
+
+
+def edit_position(prompt: EncodedPrompt, fact_token: str) -> int:
+    """The edit position by its name; without a subject, the question's last token."""
+    if fact_token == "prompt_last":
+        return prompt.prompt_last
+    if fact_token == "subject_last" and prompt.subject_last is not None:
+        return prompt.subject_last
+    if fact_token in POSITIONS:
+        return prompt.question_last
+    raise invalid_choice("method.fact_token", fact_token, POSITIONS)
+
+
+def fact_prompts(
+    lm: LanguageModel, rows: Sequence[Row], fact_token: str, prefixes: Sequence[str] = ()
+) -> list[EditPrompt]:
+    """The bare prompt of every row, then its prompts with a prefix inside the user's turn.
+
+    The bare prompt has half of a fact's weight and the prefixes share the other half; without
+    prefixes it has all.
+    """
+    contexts = [("", 0.5 if prefixes else 1.0)]
+    contexts += [(prefix, 0.5 / len(prefixes)) for prefix in prefixes]
+    prompts = []
+    for fact, row in enumerate(rows):
+        for prefix, weight in contexts:
+            encoded = lm.encode_prompt(row.question, row.subject, prefix)
+            position = edit_position(encoded, fact_token)
+            prompts.append(EditPrompt(fact, encoded.ids, position, weight))
+    return prompts
+
+
+def fall_backs(lm: LanguageModel, rows: Sequence[Row], fact_token: str) -> int:
+    """Number of rows edited at the question's last token for want of a subject in it."""
+    if fact_token != "subject_last":
+        return 0
+    return sum(lm.encode_prompt(row.question, row.subject).subject_last is None for row in rows)
+
+
+@torch.no_grad()
+def generated_prefixes(lm: LanguageModel, count: int, tokens: int) -> tuple[str, ...]:
+    """Short texts by the model itself, one after each of a few common first words (as MEMIT)."""
+    starts = ("The", "Therefore", "Because", "I", "You", "It", "When", "There", "In", "A")[:count]
+    prefixes = []
+    for start in starts:
+        ids = lm.tokenizer(start, add_special_tokens=False)["input_ids"]
+        inputs = left_pad([ids], lm.pad_id, lm.device)
+        output = lm.model.generate(
+            input_ids=inputs["input_ids"],
+            attention_mask=inputs["attention_mask"],
+            max_new_tokens=tokens,
+            do_sample=False,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            pad_token_id=lm.pad_id,
+        )
+        text = lm.tokenizer.decode(output[0], skip_special_tokens=True).strip()
+        prefixes.append(text.rstrip(".") + ".")
+    return tuple(prefixes)
