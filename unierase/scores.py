@@ -66,6 +66,9 @@ class Evaluation(Protocol):
     def settings(self) -> Mapping[str, Any]:
         """Everything that decides the scores besides model and rows, as JSON values."""
 
+    def select(self, sets: Mapping[str, Sequence[Row]]) -> Mapping[str, Sequence[Row]]:
+        """The rows that would be scored: all, or a fixed choice where a limit is set."""
+
     def score(self, lm: LanguageModel, sets: Mapping[str, Sequence[Row]]) -> SetScores:
         """Score ``lm`` on every row of every set, with one likelihood and one generation pass."""
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import random
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from unierase.errors import UserError, invalid_choice
 from unierase.request import UnlearningRequest
 from unierase.rows import BenchmarkData, Row
+
+MOST_ROUNDS = 10
+"""Published sequences have at most ten tasks (arXiv 2410.08109)."""
 
 
 @dataclass(frozen=True)
@@ -33,3 +38,111 @@ class Scenario(Protocol):
 
     def steps(self, data: BenchmarkData, seed: int) -> tuple[Step, ...]:
         """The steps of the experiment, in order."""
+
+
+def _without(rows: Sequence[Row], gone: Sequence[Row]) -> tuple[Row, ...]:
+    ids = {row.id for row in gone}
+    return tuple(row for row in rows if row.id not in ids)
+
+
+def _scored_retain(data: BenchmarkData, retain: Sequence[Row]) -> tuple[Row, ...]:
+    return tuple(row for row in retain if row.id in data.retain_eval_ids)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The whole forget split in one request."""
+
+    name: str = "batch"
+
+    def steps(self, data: BenchmarkData, seed: int) -> tuple[Step, ...]:
+        request = UnlearningRequest(data.forget, data.retain, data.refusals, 1, seed)
+        sets = {"forget": data.forget, "retain": _scored_retain(data, data.retain)}
+        return (Step("batch", request, True, {**sets, **data.utility_sets}),)
+
+
+@dataclass(frozen=True)
+class Sequential:
+    """One task after another; model and state are carried over.
+
+    assignment: "official" cuts tasks from the end of the rows backwards, so that task 1 is the
+        official forget set; "published" takes the benchmark's published tasks.
+    rounds: number of tasks; None: as many as published, as far as rows are left to retain.
+    """
+
+    name: str = "sequential"
+    rounds: int | None = None
+    assignment: str = "official"
+
+    def tasks(self, data: BenchmarkData) -> list[tuple[Row, ...]]:
+        """The rows of every task, in order."""
+        if self.assignment == "official":
+            size = data.forget_size
+            possible = len(data.full) // size - 1
+            ends = [len(data.full) - i * size for i in range(possible)]
+            tasks = [data.full[end - size : end] for end in ends]
+        elif self.assignment == "published":
+            if data.published_tasks is None:
+                raise UserError(
+                    "scenario.assignment=published: only data=tofu with data.authors=null and a "
+                    "local copy has published tasks; use scenario.assignment=official"
+                )
+            tasks = list(data.published_tasks)
+        else:
+            choices = ("official", "published")
+            raise invalid_choice("scenario.assignment", self.assignment, choices)
+        rounds = min(MOST_ROUNDS, len(tasks)) if self.rounds is None else self.rounds
+        if not 1 <= rounds <= len(tasks):
+            raise UserError(
+                f"scenario.rounds={self.rounds}: data.split={data.split} with {len(data.full)} rows "
+                f"has 1 to {len(tasks)} tasks"
+            )
+        return tasks[:rounds]
+
+    def steps(self, data: BenchmarkData, seed: int) -> tuple[Step, ...]:
+        steps: list[Step] = []
+        earlier: tuple[Row, ...] = ()
+        for number, task in enumerate(self.tasks(data), start=1):
+            retain = _without(data.full, (*earlier, *task))
+            request = UnlearningRequest(task, retain, data.refusals, number, seed)
+            sets = {"forget": task}
+            if earlier:
+                sets["earlier"] = earlier
+            sets["retain"] = _scored_retain(data, retain)
+            step = Step(f"task {number}", request, number == 1, {**sets, **data.utility_sets})
+            steps.append(step)
+            earlier = (*earlier, *task)
+        return tuple(steps)
+
+
+@dataclass(frozen=True)
+class Precise:
+    """Single questions, each its own request on a fresh model.
+
+    questions: how many, spread evenly over the forget split from a start drawn by the seed.
+    """
+
+    name: str = "precise"
+    questions: int = 5
+
+    def steps(self, data: BenchmarkData, seed: int) -> tuple[Step, ...]:
+        total = len(data.forget)
+        if not 1 <= self.questions <= total:
+            raise UserError(
+                f"scenario.questions={self.questions}: data.split={data.split} has 1 to {total}"
+            )
+        start = random.Random(f"precise:{seed}").randrange(total)
+        steps = []
+        for number in range(self.questions):
+            index = (start + number * total // self.questions) % total
+            row = data.forget[index]
+            retain = _without(data.full, [row])
+            request = UnlearningRequest((row,), retain, data.refusals, 1, seed)
+            same = tuple(other for other in retain if other.group == row.group)
+            sets = {
+                "forget": (row,),
+                "same_person": same,
+                "retain": _scored_retain(data, data.retain),
+            }
+            steps.append(Step(f"question {index}", request, True, sets))
+        return tuple(steps)

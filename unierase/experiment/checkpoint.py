@@ -1,0 +1,74 @@
+"""What a killed run goes on from: finished steps, and the model carried between them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unierase.experiment.scoring import write_scores
+from unierase.files import is_complete, read_json, replace_folder, write_json
+from unierase.request import State
+from unierase.scores import SetScores
+
+if TYPE_CHECKING:
+    from unierase.models.language_model import LanguageModel
+    from unierase.models.sources import ModelSource
+
+
+class RunFolder:
+    """The files of a run that resuming needs. Every folder is complete or not there.
+
+    steps/<n>: result of a finished step and its scores. carried/<n>: model and state after step
+    n, kept until step n + 1 is finished.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def step(self, number: int) -> dict[str, Any] | None:
+        """What was recorded of step ``number``, or None if it is not finished."""
+        path = self.folder / "steps" / f"{number:02d}"
+        return dict(read_json(path / "step.json")) if is_complete(path) else None
+
+    def write_step(self, number: int, values: dict[str, Any], scores: SetScores) -> None:
+        def build(path: Path) -> None:
+            write_json(path / "step.json", values)
+            write_scores(path, scores)
+
+        replace_folder(self.folder / "steps" / f"{number:02d}", build)
+
+    def carry(self, number: int, lm: LanguageModel, state: State) -> None:
+        """Keep model and state after step ``number``."""
+        from safetensors.torch import save_file
+
+        def build(path: Path) -> None:
+            lm.save(path / "model")
+            tensors = {name: tensor.contiguous() for name, tensor in state.items()}
+            save_file(tensors, str(path / "state.safetensors"))
+
+        replace_folder(self._carried(number), build)
+
+    def carried(
+        self, number: int, source: ModelSource, device: str
+    ) -> tuple[LanguageModel, State] | None:
+        """Model and state after step ``number``, or None."""
+        from safetensors.torch import load_file
+
+        path = self._carried(number)
+        if not is_complete(path):
+            return None
+        state = load_file(str(path / "state.safetensors"))
+        return source.load(path / "model", device), state
+
+    def drop_carried(self, number: int) -> None:
+        """Delete what was kept after step ``number``."""
+        shutil.rmtree(self._carried(number), ignore_errors=True)
+
+    def clear(self) -> None:
+        """Forget all steps."""
+        for name in ("steps", "carried"):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+
+    def _carried(self, number: int) -> Path:
+        return self.folder / "carried" / f"{number:02d}"

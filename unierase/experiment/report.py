@@ -1,0 +1,88 @@
+"""What a run says on the console: its plan, and its result as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from unierase.experiment.record import RunRecord
+
+SET_SCORES = (
+    ("rouge", "ROUGE-L"),
+    ("probability", "probability"),
+    ("truth_ratio", "truth ratio"),
+    ("emits_unl", "says [UNL]"),
+)
+AGGREGATES = (
+    ("FE", "forget efficacy FE ↑"),
+    ("FE_earlier", "FE, earlier tasks ↑"),
+    ("RE", "retain efficacy RE ↑"),
+    ("MU", "retained utility MU ↑"),
+    ("balance", "Balance ↑"),
+    ("model_utility", "TOFU model utility ↑"),
+    ("forget_truth_ratio", "TOFU forget truth ratio"),
+    ("forget_quality", "TOFU forget quality ↑"),
+)
+
+
+def print_plan(lines: Mapping[str, str], console: Console | None = None) -> None:
+    """What the run will do and what it costs, one line a fact."""
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold")
+    table.add_column()
+    for name, text in lines.items():
+        table.add_row(name, text)
+    (console or Console(stderr=True)).print(table)
+
+
+def _number(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.3f}" if abs(value) >= 0.001 or value == 0 else f"{value:.1e}"
+
+
+def _difference(before: Any, after: Any) -> str:
+    return "" if before is None or after is None else f"{after - before:+.3f}"
+
+
+def result_table(record: RunRecord) -> Table:
+    """Scores before and after unlearning, and the change."""
+    before, after = record.before or {}, record.after or {}
+    table = Table(title=f"{record.method} · {record.data}/{record.split} · {record.scenario}")
+    table.add_column("score")
+    for heading in ("before", "after", "change"):
+        table.add_column(heading, justify="right")
+    for name, scores in after.get("sets", {}).items():
+        old = before.get("sets", {}).get(name, {})
+        rows = scores["rows"]
+        table.add_row(f"[bold]{name}[/bold] ({rows:g} row{'' if rows == 1 else 's'})")
+        for key, label in SET_SCORES:
+            b, a = old.get(key), scores.get(key)
+            table.add_row(f"  {label}", _number(b), _number(a), _difference(b, a))
+    table.add_section()
+    for key, label in AGGREGATES:
+        if key not in after:
+            continue
+        entered, full = after.get(f"{key}_scores"), after.get(f"{key}_scores_full")
+        mark = f" ({entered:g} of {full:g} scores)" if full and entered != full else ""
+        b, a = before.get(key), after[key]
+        table.add_row(label + mark, _number(b), _number(a), _difference(b, a))
+    return table
+
+
+def print_result(record: RunRecord, folder: str, console: Console | None = None) -> None:
+    """The result table, what is absent and why, and where everything lies."""
+    console = console or Console()
+    console.print(result_table(record))
+    for name, reason in (record.after or {}).get("absent", {}).items():
+        console.print(f"[dim]{name}: {reason}[/dim]")
+    for note in record.notes:
+        console.print(f"[dim]note: {note}[/dim]")
+    if record.changed_share is not None:
+        console.print(f"[dim]{100 * record.changed_share:.2f} % of the parameters changed[/dim]")
+    spent = ", ".join(f"{phase} {s:.0f} s" for phase, s in record.seconds.items())
+    console.print(f"[dim]{spent}[/dim]")
+    console.print(f"[dim]{folder}[/dim]", soft_wrap=True)

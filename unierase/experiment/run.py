@@ -1,0 +1,208 @@
+"""One experiment: config -> rows -> requests -> unlearned models -> scores -> record."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from unierase.errors import UserError, invalid_choice
+from unierase.experiment.changes import changed_share, parameter_count
+from unierase.experiment.checkpoint import RunFolder
+from unierase.experiment.record import Clock, RunRecord, change, mean_metrics, peak_memory
+from unierase.experiment.report import print_plan
+from unierase.experiment.scenarios import Scenario, Step
+from unierase.experiment.scoring import CachedScores, write_scores
+from unierase.experiment.tracking import TrackedRun
+from unierase.models.sources import ModelSource, resolve_device
+from unierase.models.targets import TargetModels
+from unierase.request import State, UnlearningMethod, Workbench
+from unierase.rows import BenchmarkData
+from unierase.scores import Evaluation, SetScores
+
+if TYPE_CHECKING:
+    from unierase.models.language_model import LanguageModel
+
+log = logging.getLogger(__name__)
+
+
+def seed_everything(seed: int) -> None:
+    """Every generator a library may draw from; methods themselves use ``request.seed``."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+class Experiment:
+    """The parts a config names, put together."""
+
+    def __init__(self, cfg: DictConfig, folder: Path) -> None:
+        if not isinstance(cfg.seed, int):
+            raise UserError(f"seed={cfg.seed}: give a whole number")
+        if cfg.forget_quality not in ("auto", True, False):
+            raise invalid_choice("forget_quality", cfg.forget_quality, ("auto", "true", "false"))
+        self.cfg = cfg
+        self.files = RunFolder(folder)
+        self.device = resolve_device(str(cfg.device))
+        self.data: BenchmarkData = instantiate(cfg.data).load()
+        self.source: ModelSource = instantiate(cfg.model.source)
+        self.scenario: Scenario = instantiate(cfg.scenario)
+        self.method: UnlearningMethod = instantiate(cfg.method)
+        self.evaluation: Evaluation = instantiate(cfg.evaluation)
+        self.steps = self.scenario.steps(self.data, cfg.seed)
+        self.cache_dir = Path(cfg.paths.cache)
+        self.targets = TargetModels(
+            self.source,
+            instantiate(cfg.model.finetune),
+            self.data,
+            dict(cfg.model.published),
+            self.cache_dir,
+            self.device,
+        )
+        self.before = CachedScores(
+            self.targets.target, self.targets.key(self.data.full), self.evaluation, self.cache_dir
+        )
+
+    def compares_with_retrained(self) -> bool:
+        """Whether forget quality is computed: asked for, or by default in batch."""
+        asked = self.cfg.forget_quality
+        return bool(self.scenario.name == "batch" if asked == "auto" else asked)
+
+    def plan(self) -> dict[str, str]:
+        """What the run will do, for the console."""
+        forget = sum(len(step.request.forget) for step in self.steps)
+        scored = sum(len(rows) for step in self.steps for rows in step.sets.values())
+        cached = "cached" if self.targets.is_cached(self.data.full) else "to be prepared first"
+        plan = {
+            "method": self.cfg.method.name,
+            "model": f"{self.cfg.model.name} on {self.device}; target {cached}",
+            "data": ", ".join(
+                [f"{self.data.name}/{self.data.split}, {len(self.data.full)} rows"]
+                + list(self.data.notes)
+            ),
+            "scenario": f"{self.scenario.name}: {len(self.steps)} request(s), {forget} forget rows",
+            "scoring": f"{scored} rows in {len(self.steps)} step(s)",
+            "folder": str(self.files.folder),
+        }
+        if self.compares_with_retrained():
+            kept = self.targets.is_cached(self.steps[0].request.retain)
+            plan["retrained model"] = "cached" if kept else "to be prepared, for forget quality"
+        return plan
+
+    def run(self, record: RunRecord, clock: Clock, tracked: TrackedRun) -> None:
+        """Fill ``record``; steps that an earlier, killed run finished are not done again."""
+        with clock("target"):
+            target = self.targets.target()
+            record.parameters = parameter_count(target)
+            del target
+        with clock("scores before"):
+            before = [self._aggregate_before(step) for step in self.steps]
+        lm: LanguageModel | None = None
+        state: State = {}
+        for number, step in enumerate(self.steps, start=1):
+            done = self.files.step(number)
+            if done is None:
+                if step.fresh:
+                    lm, state = None, {}
+                    gc.collect()
+                    lm = self.targets.target()
+                elif lm is None:
+                    carried = self.files.carried(number - 1, self.source, self.device)
+                    if carried is None:
+                        log.warning("the model after step %d is missing; starting over", number - 1)
+                        self.files.clear()
+                        return self.run(record, clock, tracked)
+                    lm, state = carried
+                done, lm, state = self._step(number, step, lm, state, clock)
+            record.rounds.append(done)
+            record.changed_share = done["changed_share"]
+            tracked.log(done["metrics"], number)
+            log.info("%s: %s", step.name, _summary(done["metrics"]))
+        if self.cfg.run.save_model and lm is not None:
+            lm.save(self.files.folder / "model")
+        after = [done["metrics"] for done in record.rounds]
+        if self.scenario.name == "precise":
+            record.before, record.after = mean_metrics(before), mean_metrics(after)
+        else:
+            record.before, record.after = before[-1], after[-1]
+        record.change = change(record.before, record.after)
+
+    def _aggregate_before(self, step: Step) -> dict[str, Any]:
+        scores = self.before.score(step.sets)
+        write_scores(self.files.folder / "before" / step.name.replace(" ", "-"), scores)
+        return dict(self.evaluation.aggregate(scores, self._retrained_scores(step)))
+
+    def _retrained_scores(self, step: Step) -> SetScores | None:
+        """The retrained model's scores on the forget set of ``step``."""
+        if not self.compares_with_retrained():
+            return None
+        retain = step.request.retain
+        scores = CachedScores(
+            lambda: self.targets.retrained(retain),
+            self.targets.key(retain),
+            self.evaluation,
+            self.cache_dir,
+        )
+        return scores.score({"forget": step.sets["forget"]})
+
+    def _step(
+        self, number: int, step: Step, lm: LanguageModel, state: State, clock: Clock
+    ) -> tuple[dict[str, Any], LanguageModel, State]:
+        request = step.request
+        seed_everything(request.seed * 1000 + number)
+        work = self.files.folder / "work" / f"{number:02d}"
+        bench = Workbench(work, self.cache_dir, self.targets)
+        own = Clock()
+        with clock("unlearning"), own("unlearning"):
+            unlearned = self.method.unlearn(lm, request, state, bench)
+        with clock("scores after"), own("scores"):
+            scores = self.evaluation.score(unlearned.lm, step.sets)
+        done = {
+            "name": step.name,
+            "forget_rows": len(request.forget),
+            "metrics": dict(self.evaluation.aggregate(scores, self._retrained_scores(step))),
+            "report": dict(unlearned.report),
+            "changed_share": changed_share(self.targets.target(), unlearned.lm),
+            "seconds": own.seconds,
+        }
+        follows = number < len(self.steps) and not self.steps[number].fresh
+        if follows:
+            self.files.carry(number, unlearned.lm, unlearned.state)
+        self.files.write_step(number, done, scores)
+        self.files.drop_carried(number - 1)
+        return done, unlearned.lm, unlearned.state
+
+
+def _summary(metrics: Mapping[str, Any]) -> str:
+    sets = metrics["sets"]
+    parts = [f"forget ROUGE-L {sets['forget']['rouge']:.3f}"]
+    if "earlier" in sets:
+        parts.append(f"earlier tasks {sets['earlier']['rouge']:.3f}")
+    if "retain" in sets:
+        kept = sets["retain"]
+        parts.append(f"retain ROUGE-L {kept['rouge']:.3f}, probability {kept['probability']:.3f}")
+    return ", ".join(parts)
+
+
+def run_experiment(
+    cfg: DictConfig, folder: Path, record: RunRecord, clock: Clock, tracked: TrackedRun
+) -> None:
+    """Run what ``cfg`` says in ``folder`` and fill ``record``."""
+    seed_everything(cfg.seed)
+    experiment = Experiment(cfg, folder)
+    record.notes = list(experiment.data.notes)
+    limit = experiment.evaluation.settings().get("limit")
+    record.limit = limit
+    if limit is not None:
+        record.notes.append(f"at most {limit} rows of each set scored")
+    print_plan(experiment.plan())
+    experiment.run(record, clock, tracked)
+    record.peak_memory_bytes = peak_memory()

@@ -1,0 +1,105 @@
+"""Target models: a base model taught a benchmark's rows, cached by everything that decides it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from unierase.errors import UserError
+from unierase.files import build_folder, content_key, is_complete, write_json
+from unierase.models.finetune import FinetuneRecipe, finetune
+from unierase.models.sources import ModelSource
+from unierase.rows import BenchmarkData, Row
+
+if TYPE_CHECKING:
+    from unierase.models.language_model import LanguageModel
+
+log = logging.getLogger(__name__)
+
+RECIPE_VERSION = 1
+"""Raise it when the code that makes targets changes its result: older caches are then unused."""
+
+
+@dataclass(frozen=True)
+class TargetModels:
+    """Makes the target (taught all rows) and retrained models (taught the retain rows only).
+
+    published: hub ids of checkpoints that others finetuned, by "<data>/full" and
+        "<data>/<name of the retain split>"; used where the data are the whole benchmark.
+    """
+
+    source: ModelSource
+    recipe: FinetuneRecipe
+    data: BenchmarkData
+    published: Mapping[str, str]
+    cache_dir: Path
+    device: str
+
+    def target(self) -> LanguageModel:
+        """The target, loaded afresh."""
+        return self._load(self.data.full, "full")
+
+    def retrained(self, rows: tuple[Row, ...]) -> LanguageModel:
+        """The model that was taught ``rows`` (of the benchmark) and nothing else."""
+        unknown = {row.id for row in rows} - {row.id for row in self.data.full}
+        if unknown:
+            raise UserError(f"retrain: rows that are not in the data: {sorted(unknown)[:3]}")
+        name = f"retain{100 - int(self.data.split[-2:])}" if rows == self.data.retain else None
+        return self._load(rows, name)
+
+    def key(self, rows: Sequence[Row]) -> str:
+        """The cache key of the model taught ``rows``; also names it in score caches."""
+        name = "full" if rows == self.data.full else None
+        if published := self._published(name):
+            return content_key({"published": published, "source": dict(self.source.identity())})
+        taught = [*rows, *self._general()]
+        return content_key(
+            {
+                "version": RECIPE_VERSION,
+                "source": dict(self.source.identity()),
+                "recipe": self.recipe.identity(),
+                "rows": [[row.question, row.answer] for row in taught],
+                "texts": content_key(self._texts()),
+            }
+        )
+
+    def is_cached(self, rows: Sequence[Row]) -> bool:
+        """Whether the model taught ``rows`` can be loaded without training."""
+        return is_complete(self._folder(rows))
+
+    def _published(self, name: str | None) -> str | None:
+        if self.data.notes or name is None:  # a restricted benchmark is not the published one
+            return None
+        return self.published.get(f"{self.data.name}/{name}")
+
+    def _folder(self, rows: Sequence[Row]) -> Path:
+        return self.cache_dir / "models" / self.key(rows)
+
+    def _general(self) -> tuple[Row, ...]:
+        return self.data.general if self.source.from_scratch else ()
+
+    def _texts(self) -> list[str]:
+        """What a tokenizer is trained on: the same texts for target and retrained models."""
+        if not self.source.from_scratch:
+            return []
+        rows = (*self.data.full, *self._general())
+        return [text for row in rows for text in (row.question, row.answer)] + [
+            *self.data.refusals
+        ]
+
+    def _load(self, rows: tuple[Row, ...], name: str | None) -> LanguageModel:
+        if published := self._published(name):
+            return self.source.load(published, self.device)
+
+        def build(folder: Path) -> None:
+            lm = self.source.base(self._texts(), self.device)
+            what = "target" if name == "full" else "retrained model"
+            log.info("Teaching the %s %d rows (once; cached afterwards)", what, len(rows))
+            report = finetune(lm, (*rows, *self._general()), self.recipe, what)
+            lm.save(folder)
+            write_json(folder / "training.json", report)
+
+        return self.source.load(build_folder(self._folder(rows), build), self.device)

@@ -1,0 +1,133 @@
+"""One training loop for finetuning and for every loss-based method."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from tqdm.auto import tqdm
+
+from unierase.errors import UserError
+from unierase.scoring.batching import left_pad
+
+if TYPE_CHECKING:
+    from unierase.models.language_model import LanguageModel
+
+BUCKET = 8
+"""Batches are cut from groups of this many batches sorted by length: little padding, still random."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """AdamW with linear warm-up and linear decay.
+
+    batch_size: examples in one optimiser step, however they are split.
+    micro_batch_size: examples in one forward pass; None: the whole batch. Changes memory, not the
+        trajectory (to rounding).
+    warmup_ratio: share of all steps with rising learning rate.
+    """
+
+    epochs: int
+    lr: float
+    batch_size: int
+    micro_batch_size: int | None
+    weight_decay: float
+    warmup_ratio: float
+
+    def __post_init__(self) -> None:
+        for name, value in (("epochs", self.epochs), ("batch_size", self.batch_size)):
+            if value < 1:
+                raise UserError(f"{name}={value}: must be at least 1")
+        if self.lr <= 0:
+            raise UserError(f"lr={self.lr}: must be above 0")
+
+    def steps(self, examples: int) -> int:
+        """Optimiser steps for this many examples."""
+        return self.epochs * -(-examples // self.batch_size)
+
+
+def epoch_batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+    """Shuffled batches of similar length; a function of its arguments alone."""
+    draw = random.Random(f"{seed}:{epoch}")
+    order = list(range(len(lengths)))
+    draw.shuffle(order)
+    group = BUCKET * batch_size
+    grouped = [
+        index
+        for start in range(0, len(order), group)
+        for index in sorted(order[start : start + group], key=lambda i: lengths[i])
+    ]
+    batches = [grouped[i : i + batch_size] for i in range(0, len(grouped), batch_size)]
+    draw.shuffle(batches)
+    return batches
+
+
+def train(
+    model: torch.nn.Module,
+    lengths: Sequence[int],
+    weights: Sequence[float],
+    summed_loss: Callable[[list[int], int], torch.Tensor],
+    schedule: Schedule,
+    seed: int,
+    description: str,
+) -> dict[str, float]:
+    """Minimise the weighted mean of the examples' losses, batch by batch.
+
+    lengths: tokens of every example. weights: what every example counts in its batch's mean (its
+    number of answer tokens for a mean over tokens, 1 for a mean over examples).
+    summed_loss: the sum of the losses of some examples, given by index, in an epoch.
+    Returns steps and the mean loss of the last epoch. The model ends in evaluation mode.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(parameters, lr=schedule.lr, weight_decay=schedule.weight_decay)
+    total = schedule.steps(len(lengths))
+    warmup = max(1, round(schedule.warmup_ratio * total))
+    micro = schedule.micro_batch_size or schedule.batch_size
+    step, mean = 0, float("nan")
+    model.train()
+    with tqdm(total=total, desc=description, leave=False, mininterval=1.0) as bar:
+        for epoch in range(schedule.epochs):
+            losses = []
+            for batch in epoch_batches(lengths, schedule.batch_size, seed, epoch):
+                scale = schedule.lr * min(1.0, (step + 1) / warmup, 1.0 - step / total)
+                for group in optimiser.param_groups:
+                    group["lr"] = scale
+                optimiser.zero_grad(set_to_none=True)
+                weight = sum(weights[i] for i in batch)
+                value = 0.0
+                for start in range(0, len(batch), micro):
+                    loss = summed_loss(batch[start : start + micro], epoch) / weight
+                    loss.backward()
+                    value += loss.item()
+                torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+                optimiser.step()
+                losses.append(value)
+                step += 1
+                bar.update()
+            mean = sum(losses) / len(losses)
+            bar.set_postfix(loss=f"{mean:.3f}")
+    model.eval()
+    return {"steps": float(step), "final_loss": mean}
+
+
+def token_log_probabilities(
+    lm: LanguageModel, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probability of every answer token, with gradient, and the mask of real tokens.
+
+    Both (rows, longest answer), float32; answers end together, padding is on the left and 0.
+    """
+    rows = [(*prompt, *answer) for prompt, answer in zip(prompts, answers, strict=True)]
+    inputs = left_pad(rows, lm.pad_id, lm.device)
+    longest = max(len(answer) for answer in answers)
+    logits = lm.model(**inputs, use_cache=False, logits_to_keep=longest + 1).logits
+    targets = inputs["input_ids"][:, -longest:]
+    flat = torch.nn.functional.cross_entropy(
+        logits[:, :-1].flatten(0, 1).float(), targets.flatten(), reduction="none"
+    )
+    lengths = torch.tensor([len(answer) for answer in answers], device=lm.device)
+    mask = torch.arange(longest, 0, -1, device=lm.device) <= lengths.unsqueeze(1)
+    return -flat.view_as(targets) * mask, mask.float()
