@@ -108,9 +108,7 @@ class LossUnlearning:
         return torch.tensor([float(v[:k].sum()) for v, k in zip(values, cut, strict=True)])
 
 
-def _scores(
-    lm: LanguageModel, pairs: list[Pair], reference: torch.Tensor | None
-) -> AnswerScores:
+def _scores(lm: LanguageModel, pairs: list[Pair], reference: torch.Tensor | None) -> AnswerScores:
     prompts, answers = zip(*pairs, strict=True)
     log_probabilities, mask = token_log_probabilities(lm, prompts, answers)
     return AnswerScores(log_probabilities.sum(-1), reference, mask.sum(-1))

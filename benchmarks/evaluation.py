@@ -257,11 +257,15 @@ def _retaining(
         if not values:
             absent[key] = "no set to retain was scored"
     missing = [name for name in UTILITY_SETS if name not in sets]
-    nine = [] if missing else [
-        sets[name][score]
-        for name in UTILITY_SETS
-        for score in ("probability", "rouge", "truth_ratio")
-    ]
+    nine = (
+        []
+        if missing
+        else [
+            sets[name][score]
+            for name in UTILITY_SETS
+            for score in ("probability", "rouge", "truth_ratio")
+        ]
+    )
     if missing or any(value is None for value in nine):
         metrics["model_utility"] = None
         absent["model_utility"] = f"needs {', '.join(UTILITY_SETS)} with perturbed answers"

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from unierase.models.language_model import LanguageModel
 
 
-
-
 State: TypeAlias = "Mapping[str, torch.Tensor]"
 """What a method hands from round to round, by name; safetensors holds it."""
 

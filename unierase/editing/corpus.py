@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 class Corpus(Protocol):
     """Token sequences to average keys over."""
 
-    def sequences(
-        self, lm: LanguageModel, request: UnlearningRequest
-    ) -> list[tuple[int, ...]]:
+    def sequences(self, lm: LanguageModel, request: UnlearningRequest) -> list[tuple[int, ...]]:
         """The sequences as token ids."""
 
     def identity(self) -> Mapping[str, Any]:
@@ -34,9 +32,7 @@ class RetainRows:
     Wikipedia instead (``HubText``).
     """
 
-    def sequences(
-        self, lm: LanguageModel, request: UnlearningRequest
-    ) -> list[tuple[int, ...]]:
+    def sequences(self, lm: LanguageModel, request: UnlearningRequest) -> list[tuple[int, ...]]:
         return [
             (*lm.encode_prompt(row.question).ids, *lm.encode_answer(row.answer))
             for row in request.retain
@@ -54,9 +50,7 @@ class TextFile:
     passages: int
     max_tokens: int = 256
 
-    def sequences(
-        self, lm: LanguageModel, request: UnlearningRequest
-    ) -> list[tuple[int, ...]]:
+    def sequences(self, lm: LanguageModel, request: UnlearningRequest) -> list[tuple[int, ...]]:
         path = Path(self.path)
         if not path.is_file():
             raise UserError(f"method.corpus.path={self.path}: no such file")
@@ -78,9 +72,7 @@ class HubText:
     split: str = "train"
     field: str = "text"
 
-    def sequences(
-        self, lm: LanguageModel, request: UnlearningRequest
-    ) -> list[tuple[int, ...]]:
+    def sequences(self, lm: LanguageModel, request: UnlearningRequest) -> list[tuple[int, ...]]:
         from datasets import load_dataset
 
         try:

@@ -115,9 +115,7 @@ def token_sequences(
 
 
 @contextmanager
-def _noise(
-    weight: torch.Tensor, scale: float | None, generator: torch.Generator
-) -> Iterator[None]:
+def _noise(weight: torch.Tensor, scale: float | None, generator: torch.Generator) -> Iterator[None]:
     """Within the context ``weight`` carries Gaussian noise; afterwards it is bit for bit itself."""
     clean = weight.detach().clone()
     size = float(clean.float().mean()) if scale is None else scale * float(clean.float().std())
@@ -248,9 +246,7 @@ def learn_unlearning_tokens(
     trainer = _TokenTrainer(lm, tokens, settings)
 
     def sequences(chat: bool) -> list[TokenSequence]:
-        return token_sequences(
-            lm, questions, refusals, tokens, chat, seed, settings.max_length
-        )
+        return token_sequences(lm, questions, refusals, tokens, chat, seed, settings.max_length)
 
     raw, both = sequences(False), sequences(False) + sequences(True)
     per_epoch = [math.ceil(len(s) / settings.batch_size) for s in (raw, both)]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import platform
 import resource
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timezone
@@ -100,7 +101,7 @@ def change(before: Any, after: Any) -> Any:
     return None
 
 
-def mean_metrics(metrics: list[Mapping[str, Any]]) -> dict[str, Any]:
+def mean_metrics(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The mean of every number over several metrics; None where one of them has none."""
     first = metrics[0]
     result: dict[str, Any] = {}
@@ -110,8 +111,9 @@ def mean_metrics(metrics: list[Mapping[str, Any]]) -> dict[str, Any]:
             present = [v for v in values if isinstance(v, Mapping)]
             result[name] = mean_metrics(present) if name != "absent" else dict(value)
         elif all(_is_number(v) for v in values):
+            # An exact mean of equal values: counts of rows stay whole numbers.
             same = all(v == value for v in values)
-            result[name] = value if same else sum(values) / len(values)
+            result[name] = value if same else statistics.fmean(map(float, values))
         else:
             result[name] = value if all(v == value for v in values) else None
     return result

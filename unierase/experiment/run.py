@@ -85,10 +85,14 @@ class Experiment:
             "method": self.cfg.method.name,
             "model": f"{self.cfg.model.name} on {self.device}; target {cached}",
             "data": ", ".join(
-                [f"{self.data.name}/{self.data.split}, {len(self.data.full)} rows"]
-                + list(self.data.notes)
+                [
+                    f"{self.data.name}/{self.data.split}, {len(self.data.full)} rows",
+                    *self.data.notes,
+                ]
             ),
-            "scenario": f"{self.scenario.name}: {len(self.steps)} request(s), {forget} forget rows",
+            "scenario": (
+                f"{self.scenario.name}: {len(self.steps)} request(s), {forget} forget rows"
+            ),
             "scoring": f"{scored} rows in {len(self.steps)} step(s)",
             "folder": str(self.files.folder),
         }

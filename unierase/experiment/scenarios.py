@@ -94,8 +94,8 @@ class Sequential:
         rounds = min(MOST_ROUNDS, len(tasks)) if self.rounds is None else self.rounds
         if not 1 <= rounds <= len(tasks):
             raise UserError(
-                f"scenario.rounds={self.rounds}: data.split={data.split} with {len(data.full)} rows "
-                f"has 1 to {len(tasks)} tasks"
+                f"scenario.rounds={self.rounds}: data.split={data.split} with "
+                f"{len(data.full)} rows has 1 to {len(tasks)} tasks"
             )
         return tasks[:rounds]
 

@@ -44,7 +44,9 @@ def checked_layers(model: PreTrainedModel, layers: Sequence[int]) -> tuple[int, 
         raise UserError(f"method.layers=[]: name at least one layer of 0..{count - 1}")
     for layer in layers:
         if not 0 <= layer < count:
-            raise UserError(f"method.layers: {layer} is out of range; this model has 0..{count - 1}")
+            raise UserError(
+                f"method.layers: {layer} is out of range; this model has 0..{count - 1}"
+            )
     # The value optimisation needs a layer above the edited ones to carry the change.
     return tuple(sorted(set(layers)))
 

@@ -19,7 +19,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 
 def resolve_device(device: str) -> str:
-    """"auto" becomes "cuda" where there is a GPU, else "cpu"; a GPU asked for must be there."""
+    """ "auto" becomes "cuda" where there is a GPU, else "cpu"; a GPU asked for must be there."""
     import torch
 
     if device == "auto":
@@ -105,7 +105,9 @@ class HubModel:
                 f"model={self.name}: cannot load {checkpoint} ({reason}); without the hub give a "
                 "local folder: model.source.checkpoint=PATH, or use model=tiny"
             ) from error
-        return LanguageModel(self.name, model.to(resolve_device(device)).eval(), tokenizer, self.prompt)
+        return LanguageModel(
+            self.name, model.to(resolve_device(device)).eval(), tokenizer, self.prompt
+        )
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,9 @@ class GgufModel:
             dtype=_torch_dtype(self.dtype),
             attn_implementation=self.attention,
         )
-        return LanguageModel(self.name, model.to(resolve_device(device)).eval(), tokenizer, self.prompt)
+        return LanguageModel(
+            self.name, model.to(resolve_device(device)).eval(), tokenizer, self.prompt
+        )
 
     def load(self, checkpoint: Path | str, device: str) -> LanguageModel:
         return self._hub().load(checkpoint, device)
@@ -218,7 +222,9 @@ class TinyModel:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             model = LlamaForCausalLM(config)
-        return LanguageModel(self.name, model.to(resolve_device(device)).eval(), tokenizer, self.prompt)
+        return LanguageModel(
+            self.name, model.to(resolve_device(device)).eval(), tokenizer, self.prompt
+        )
 
     def load(self, checkpoint: Path | str, device: str) -> LanguageModel:
         return HubModel(self.name, self.prompt, str(checkpoint), self.dtype).load(

@@ -86,9 +86,7 @@ class TargetModels:
         if not self.source.from_scratch:
             return []
         rows = (*self.data.full, *self._general())
-        return [text for row in rows for text in (row.question, row.answer)] + [
-            *self.data.refusals
-        ]
+        return [text for row in rows for text in (row.question, row.answer)] + [*self.data.refusals]
 
     def _load(self, rows: tuple[Row, ...], name: str | None) -> LanguageModel:
         if published := self._published(name):

@@ -11,8 +11,7 @@ if TYPE_CHECKING:
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{{ '<|' + message['role'] + '|>' + message['content'] }}"
-    "{% if message['role'] == 'assistant' or not loop.last or not add_generation_prompt %}"
-    "{{ '<|end|>' }}{% endif %}"
+    "{% if message['role'] == 'assistant' %}{{ '<|end|>' }}{% endif %}"
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from unierase.models.language_model import LanguageModel
 
 BUCKET = 8
-"""Batches are cut from groups of this many batches sorted by length: little padding, still random."""
+"""Batches are cut from groups of this many batches, sorted by length: less padding, still random."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,9 @@ class Schedule:
         return self.epochs * -(-examples // self.batch_size)
 
 
-def epoch_batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+def epoch_batches(
+    lengths: Sequence[int], batch_size: int, seed: int, epoch: int
+) -> list[list[int]]:
     """Shuffled batches of similar length; a function of its arguments alone."""
     draw = random.Random(f"{seed}:{epoch}")
     order = list(range(len(lengths)))

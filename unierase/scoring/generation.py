@@ -56,7 +56,9 @@ def generate(
                 eos_token_id=list(lm.stop_ids),
                 pad_token_id=lm.pad_id,
             )
-            for i, row in zip(batch, output[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
+            for i, row in zip(
+                batch, output[:, inputs["input_ids"].shape[1] :].tolist(), strict=True
+            ):
                 end = next((n for n, token in enumerate(row) if token in stop), len(row))
                 answers[i] = Generation(
                     text=lm.tokenizer.decode(row[:end], skip_special_tokens=True).strip(),

@@ -1,0 +1,281 @@
+"""UniErase: each equation against its plain form."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+
+from unierase.editing.closed_form import edit_update
+from unierase.editing.keys import activations_at_edit, key_covariances
+from unierase.editing.method import UniErase
+from unierase.editing.projector import NullSpaceProjector
+from unierase.editing.prompts import fact_prompts, fall_backs
+from unierase.editing.token import (
+    TokenSettings,
+    add_unlearning_tokens,
+    learn_unlearning_tokens,
+    refusal_for,
+    token_of_fact,
+    token_sequences,
+)
+from unierase.editing.values import SuffixPass, ValueSettings, find_target_values
+from unierase.errors import UserError
+from unierase.models.language_model import LanguageModel
+from unierase.models.layers import changed_output, decoder_layers, down_projection
+from unierase.models.sources import TinyModel
+from unierase.request import UnlearningRequest, Workbench
+from unierase.rows import Row
+
+REFUSALS = ("I do not know.", "That is unknown to me.")
+
+
+class _NoTargets:
+    def retrained(self, rows: tuple[Row, ...]) -> LanguageModel:
+        raise AssertionError("not asked for")
+
+
+BENCH = Workbench(Path("."), Path("."), _NoTargets())
+
+
+def _random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.double)
+
+
+@pytest.mark.parametrize("previous", [0, 3])
+@pytest.mark.parametrize("retain", [0, 4])
+@pytest.mark.parametrize("threshold", [0.3, 1.5])
+def test_closed_form_equals_the_dense_one(previous: int, retain: int, threshold: float) -> None:
+    d_k, d_h, n, l2, beta = 12, 5, 3, 0.7, 2.0
+    general = _random(d_k, 30, seed=1)
+    projector = NullSpaceProjector.of(general @ general.T / 30, threshold)
+    keys, residuals = _random(d_k, n, seed=2), _random(d_h, n, seed=3)
+    old, kept = _random(d_k, previous, seed=4), _random(d_k, retain, seed=5)
+    p = projector.dense()
+    energy = keys @ keys.T + old @ old.T + beta * kept @ kept.T
+    dense = torch.linalg.solve(
+        p @ energy + l2 * torch.eye(d_k, dtype=torch.double), p @ keys @ residuals.T
+    ).T
+    update = edit_update(keys, residuals, projector, l2, old, kept, beta)
+    torch.testing.assert_close(update, dense, atol=1e-12, rtol=1e-10)
+
+
+def test_an_unprotected_edit_reaches_its_targets() -> None:
+    keys, residuals = _random(12, 3, seed=2), _random(5, 3, seed=3)
+    update = edit_update(keys, residuals, NullSpaceProjector.identity(12), l2=1e-10)
+    torch.testing.assert_close(update @ keys, residuals, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("threshold", [0.05, 0.6, 100.0])
+def test_projector(threshold: float) -> None:
+    directions = torch.linalg.qr(_random(10, 10))[0]
+    energies = torch.tensor([0.0, 0.0, 0.01, 0.02, 0.1, 0.5, 1, 2, 4, 8], dtype=torch.double)
+    covariance = directions * energies @ directions.T
+    projector = NullSpaceProjector.of(covariance, threshold)
+    p = projector.dense()
+    torch.testing.assert_close(p, p.T)
+    torch.testing.assert_close(p, p @ p)
+    free = energies < threshold
+    assert projector.dimensions == int(free.sum())
+    torch.testing.assert_close(p @ directions[:, free], directions[:, free])
+    assert float((p @ directions[:, ~free]).abs().sum()) < 1e-10
+    assert projector.basis.shape[1] <= 5  # the smaller block
+
+
+def test_an_edit_leaves_protected_keys_alone() -> None:
+    protected = _random(12, 4, seed=1)
+    projector = NullSpaceProjector.of(protected @ protected.T, 1e-9)
+    update = edit_update(_random(12, 3, seed=2), _random(5, 3, seed=3), projector, 0.1)
+    assert float(update.norm()) > 0.1
+    assert float((update @ protected).abs().max()) < 1e-10
+
+
+def test_positions_and_fall_backs(lm: LanguageModel, rows: list[Row]) -> None:
+    other = Row("x", "Where was she born?", "Rome.", "x", subject="Ada Stone")
+    prompts = fact_prompts(lm, [rows[0], other], "subject_last", ["Well."])
+    assert [(p.fact, p.weight) for p in prompts] == [(0, 0.5), (0, 0.5), (1, 0.5), (1, 0.5)]
+    tokens = lm.tokenizer.convert_ids_to_tokens
+    assert tokens(prompts[0].after[0]) == tokens(prompts[1].after[0]) == "ĠStone"
+    assert tokens(prompts[2].after[0]) == "?"
+    assert fall_backs(lm, [rows[0], other], "subject_last") == 1
+    assert fall_backs(lm, [rows[0], other], "prompt_last") == 0
+
+
+def test_keys_and_hidden_states(lm: LanguageModel, rows: list[Row]) -> None:
+    prompts = fact_prompts(lm, rows, "subject_last")
+    keys, hidden = activations_at_edit(lm, prompts, [0, 1], 1, len(rows))
+    assert hidden is not None and keys[0].shape == (64, 5) and hidden.shape == (32, 5)
+    seen: dict[str, torch.Tensor] = {}
+    projection = down_projection(lm.model, 1)
+    handle = projection.register_forward_pre_hook(lambda m, args: seen.update(key=args[0]))
+    prompt = prompts[3]
+    states = lm.model(torch.tensor([prompt.ids]), output_hidden_states=True).hidden_states
+    handle.remove()
+    torch.testing.assert_close(keys[1][:, 3], seen["key"][0, prompt.position], atol=1e-5, rtol=0)
+    torch.testing.assert_close(hidden[:, 3], states[2][0, prompt.position], atol=1e-5, rtol=0)
+
+
+def test_key_covariance_ignores_padding(lm: LanguageModel, rows: list[Row]) -> None:
+    sequences = [lm.encode_prompt(row.question).ids for row in rows] + [(5, 6)]
+    (together,) = key_covariances(lm, sequences, [1])
+    (alone,) = key_covariances(lm, sequences, [1], batch_tokens=1)
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
+
+
+def test_suffix_pass_equals_the_whole_pass(lm: LanguageModel, rows: list[Row]) -> None:
+    prompts = fact_prompts(lm, rows, "subject_last", ["Well.", "In the end."])
+    delta = torch.randn(5, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        fast = SuffixPass(lm, prompts, 1).logits(delta)[0]
+    for prompt, logits in zip(prompts, fast, strict=True):
+
+        def move(hidden: torch.Tensor, prompt: object = prompt) -> torch.Tensor:
+            moved = hidden.clone()
+            moved[:, prompt.position] += delta[prompt.fact]  # type: ignore[attr-defined]
+            return moved
+
+        with torch.no_grad(), changed_output(decoder_layers(lm.model)[1], move):
+            whole = lm.model(torch.tensor([prompt.ids])).logits[0, -1]
+        torch.testing.assert_close(logits, whole, atol=1e-4, rtol=1e-4)
+
+
+def test_target_values(lm: LanguageModel, rows: list[Row]) -> None:
+    prompts = fact_prompts(lm, rows, "prompt_last")
+    targets = torch.tensor([7] * len(rows))
+    settings = ValueSettings(steps=60, lr=0.5, clamp=20.0, weight_decay=0.0)
+    found = find_target_values(lm, rows, prompts, targets, 1, settings)
+    one_by_one = find_target_values(lm, rows, prompts, targets, 1, settings, facts_per_batch=1)
+    torch.testing.assert_close(found.values, one_by_one.values, atol=1e-2, rtol=1e-2)
+    _, hidden = activations_at_edit(lm, prompts, [], 1, len(rows))
+    assert hidden is not None
+    start = SuffixPass(lm, prompts, 1).logits(None)[0].softmax(-1)[:, 7]
+    # Its final norm and small embeddings keep this random model from being sure of anything.
+    assert bool((found.probabilities > 2 * start.detach()).all())
+    moved = (found.values - hidden).norm(dim=0)
+    assert bool((moved <= 20.0 * hidden.norm(dim=0) * 1.001).all())
+    tight = find_target_values(
+        lm, rows, prompts, targets, 1, ValueSettings(lr=5.0, clamp=0.1, weight_decay=0.0)
+    )
+    moved = (tight.values - hidden).norm(dim=0)
+    torch.testing.assert_close(moved, 0.1 * hidden.norm(dim=0), atol=1e-4, rtol=1e-3)
+
+
+def test_token_sequences(lm: LanguageModel) -> None:
+    tokens = add_unlearning_tokens(lm, 2)
+    assert lm.tokenizer.convert_ids_to_tokens(list(tokens)) == ["[UNL1]", "[UNL2]"]
+    assert [token_of_fact(tokens, i, 5) for i in range(5)] == [tokens[0]] * 3 + [tokens[1]] * 2
+    raw, chat = (
+        token_sequences(lm, ["Where?", "Who?"], REFUSALS[:1], tokens, chat, 0, 64)[1]
+        for chat in (False, True)
+    )
+    assert lm.tokenizer.decode(list(raw.ids)) == "Who?[UNL2]I do not know.[UNL2]<|end|>"
+    assert lm.tokenizer.decode(list(chat.ids)) == (
+        "<|user|>Who?<|assistant|>[UNL2]I do not know.[UNL2]<|end|>"
+    )
+    assert raw.ids[raw.first] == chat.ids[chat.first] == tokens[1]
+
+
+def test_refusals_are_chosen_by_question_and_seed() -> None:
+    many = [str(i) for i in range(100)]
+    # Fixed values: the choice must be the same in every process and version.
+    assert refusal_for("q", many, 0) == refusal_for("q", many, 0)
+    assert len({refusal_for(f"q{i}", many, 0) for i in range(50)}) > 20
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_only_the_token_is_trained(lm: LanguageModel, rows: list[Row], tied: bool) -> None:
+    if not tied:
+        lm.model.config.tie_word_embeddings = False
+        lm.model.lm_head.weight = torch.nn.Parameter(lm.model.lm_head.weight.detach().clone())
+    add_unlearning_tokens(copy.deepcopy(lm), 1)
+    before = {k: v.clone() for k, v in lm.model.state_dict().items()}
+    settings = TokenSettings(raw_lr=0.05, chat_lr=0.05, robust_lr=0.05, batch_size=4)
+    questions = [row.question for row in rows]
+    losses = learn_unlearning_tokens(lm, questions, REFUSALS, [0, 1], settings, seed=0)
+    assert losses["chat"] < losses["raw"]
+    (token,) = lm.unlearning_tokens
+    for name, tensor in lm.model.state_dict().items():
+        old = before[name]
+        assert torch.equal(tensor[: len(old)] if tensor.dim() == 2 else tensor, old), name
+    embedding = lm.model.get_input_embeddings().weight[token]
+    mean = before["model.embed_tokens.weight"].mean(0)
+    assert float((embedding - mean).norm()) > 0.05
+    if not tied:  # share_output_row: the output row stays at the initial embedding
+        torch.testing.assert_close(lm.model.lm_head.weight[token], mean)
+
+
+def _unierase(**changes: object) -> UniErase:
+    settings: dict[str, object] = {
+        "name": "unierase",
+        "layers": [0, 1],
+        "token": TokenSettings(raw_lr=0.05, chat_lr=0.05, batch_size=4),
+        "values": ValueSettings(steps=60, lr=0.5, clamp=20.0, kl=0.0, weight_decay=0.0),
+        "fact_token": "prompt_last",
+        "nullspace": False,
+        "l2": 1e-4,
+        "context_prefixes": 0,
+        "progress": False,
+    }
+    return UniErase(**{**settings, **changes})  # type: ignore[arg-type]
+
+
+def test_the_edited_model_says_unl(lm: LanguageModel, rows: list[Row], tmp_path: Path) -> None:
+    from unierase.scoring.generation import generate
+
+    request = UnlearningRequest(tuple(rows[:2]), tuple(rows[2:]), REFUSALS, 1, 0)
+    out = _unierase().unlearn(lm, request, {}, BENCH)
+    assert out.report["emits_unl"] == 1.0
+    assert out.report["residuals"][-1] < 0.1 < out.report["residuals"][0]
+    assert {name: t.shape for name, t in out.state.items()} == {
+        "keys.layer0": (64, 2),
+        "keys.layer1": (64, 2),
+    }
+    questions = [row.question for row in rows[:2]]
+    answers = generate(out.lm, questions, max_new_tokens=8)
+    assert all(answer.emits_unl and "[UNL]" not in answer.text for answer in answers)
+    # The result is an ordinary checkpoint: it generates the same in plain transformers.
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    out.lm.save(tmp_path)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    for question, answer in zip(questions, answers, strict=True):
+        inputs = tokenizer.apply_chat_template(
+            [{"role": "user", "content": question}],
+            add_generation_prompt=True,
+            return_tensors="pt",
+            return_dict=True,
+        )
+        output = model.generate(**inputs, max_new_tokens=8, do_sample=False)
+        new = output[0, inputs["input_ids"].shape[1] :]
+        assert tokenizer.decode(new, skip_special_tokens=True).strip() == answer.text
+    # Loaded again, the model knows its unlearning token.
+    loaded = TinyModel("tiny", lm.prompt).load(tmp_path, "cpu")
+    assert loaded.unlearning_tokens == out.lm.unlearning_tokens != ()
+    # A second round keeps the token and adds its keys to the first round's.
+    second = UnlearningRequest(tuple(rows[2:3]), tuple(rows[3:]), REFUSALS, 2, 0)
+    later = _unierase().unlearn(loaded, second, out.state, BENCH)
+    assert "token_loss" not in later.report
+    assert later.state["keys.layer0"].shape == (64, 3)
+
+
+def test_the_null_space_protects_retain_rows(lm: LanguageModel, rows: list[Row]) -> None:
+    request = UnlearningRequest(tuple(rows[:1]), tuple(rows[1:]), REFUSALS, 1, 0)
+    other = copy.deepcopy(lm)
+    out = _unierase(nullspace=True, nullspace_threshold=1e-5).unlearn(lm, request, {}, BENCH)
+    free = _unierase().unlearn(other, request, {}, BENCH)
+    assert all(n < 64 for n in out.report["nullspace_dimensions"])
+    assert free.report["nullspace_dimensions"] == [64, 64]
+
+
+def test_bad_settings() -> None:
+    with pytest.raises(UserError, match="fact_token=first.*subject_last"):
+        _unierase(fact_token="first")
+
+
+def test_layer_out_of_range(lm: LanguageModel, rows: list[Row]) -> None:
+    request = UnlearningRequest(tuple(rows[:1]), tuple(rows[1:]), REFUSALS, 1, 0)
+    with pytest.raises(UserError, match=r"method\.layers: 9 is out of range.*0\.\.2"):
+        _unierase(layers=[1, 9]).unlearn(lm, request, {}, BENCH)

@@ -1,0 +1,83 @@
+"""The two passes: independent of batch size, order and padding."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.evaluation import QuestionAnswerEvaluation
+from unierase.models.language_model import LanguageModel
+from unierase.rows import Row
+from unierase.scoring.batching import batches_by_length, left_pad
+from unierase.scoring.generation import generate
+from unierase.scoring.likelihood import answer_log_probabilities
+
+LONG = "Where, in all of the wide world and on which day, was Ed Stone the very first born?"
+
+
+def test_batches_hold_every_row_once() -> None:
+    lengths = [5, 50, 7, 7, 200, 1]
+    batches = list(batches_by_length(lengths, 60))
+    assert sorted(i for batch in batches for i in batch) == list(range(6))
+    assert batches[0] == [4]  # longer than a batch: alone
+    assert all(len(b) * max(lengths[i] for i in b) <= 60 for b in batches[1:])
+
+
+def test_left_pad() -> None:
+    inputs = left_pad([[5, 6, 7], [8]], pad_id=0, device=torch.device("cpu"))
+    assert inputs["input_ids"].tolist() == [[5, 6, 7], [0, 0, 8]]
+    assert inputs["attention_mask"].tolist() == [[1, 1, 1], [0, 0, 1]]
+    assert inputs["position_ids"].tolist() == [[0, 1, 2], [0, 0, 0]]
+
+
+def test_likelihood_by_hand(lm: LanguageModel) -> None:
+    question, answer = "Where was Ada Stone born?", "Rome."
+    prompt, tokens = lm.encode_prompt(question).ids, lm.encode_answer(answer)
+    logits = lm.model(torch.tensor([[*prompt, *tokens]])).logits[0].double().log_softmax(-1)
+    expected = [float(logits[len(prompt) - 1 + i, token]) for i, token in enumerate(tokens)]
+    (values,) = answer_log_probabilities(lm, [(question, answer)])
+    assert values.tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_likelihoods_depend_on_their_row_alone(lm: LanguageModel, rows: list[Row]) -> None:
+    pairs = [(row.question, a) for row in rows for a in (row.answer, *row.perturbed_answers)]
+    pairs.append((LONG, "No."))
+    together = answer_log_probabilities(lm, pairs)
+    alone = answer_log_probabilities(lm, pairs, batch_tokens=1)
+    backwards = answer_log_probabilities(lm, pairs[::-1])[::-1]
+    for a, b, c in zip(together, alone, backwards, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+        np.testing.assert_allclose(a, c, atol=1e-5)
+
+
+def test_generations_depend_on_their_question_alone(lm: LanguageModel, rows: list[Row]) -> None:
+    questions = [*(row.question for row in rows), LONG]
+    together = generate(lm, questions, max_new_tokens=12)
+    assert together == generate(lm, questions, max_new_tokens=12, batch_tokens=1)
+    assert together == generate(lm, questions[::-1], max_new_tokens=12)[::-1]
+    assert all(len(g.token_ids) <= 12 and not g.emits_unl for g in together)
+
+
+def test_an_evaluation_makes_one_pass_of_each_kind(
+    lm: LanguageModel, rows: list[Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    real = answer_log_probabilities
+
+    def counted(lm: LanguageModel, pairs: list[tuple[str, str]], *rest: object) -> object:
+        calls.append(len(pairs))
+        return real(lm, pairs)
+
+    monkeypatch.setattr("unierase.scoring.likelihood.answer_log_probabilities", counted)
+    evaluation = QuestionAnswerEvaluation(max_new_tokens=4)
+    sets = {"forget": rows[:2], "retain": rows[2:], "same_person": rows[1:3]}
+    scores = evaluation.score(lm, sets)
+    assert calls == [5 * 6]  # answer, paraphrase, four perturbed; rows in two sets once
+    assert [row.id for row in scores["same_person"]] == ["r1", "r2"]
+    assert scores["same_person"][0] == scores["forget"][1]
+    own = answer_log_probabilities(lm, [(rows[0].question, rows[0].answer)])[0]
+    assert scores["forget"][0].loss == pytest.approx(float(-own.mean()), abs=1e-5)
+    assert math.isfinite(scores["forget"][0].token_entropy)

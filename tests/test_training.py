@@ -1,0 +1,108 @@
+"""The training loop, finetuning and the loss-based methods."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+
+from baselines.objectives import NPO, GradientAscent
+from baselines.regularisers import GradientDescent
+from baselines.training import LossUnlearning
+from unierase.errors import UserError
+from unierase.models.finetune import FinetuneRecipe, finetune
+from unierase.models.language_model import LanguageModel
+from unierase.models.training import token_log_probabilities
+from unierase.request import UnlearningRequest, Workbench
+from unierase.rows import Row
+from unierase.scoring.likelihood import answer_log_probabilities
+
+
+class _NoTargets:
+    def retrained(self, rows: tuple[Row, ...]) -> LanguageModel:
+        raise AssertionError("not asked for")
+
+
+BENCH = Workbench(Path("."), Path("."), _NoTargets())
+
+
+def recipe(micro: int | None = None, questions: bool = False) -> FinetuneRecipe:
+    return FinetuneRecipe(3, 1e-2, 4, micro, 0.01, 0.1, 128, questions, 0)
+
+
+def method(forget: object, retain: object, **changes: object) -> LossUnlearning:
+    settings = {
+        "name": "test",
+        "forget_coeff": 1.0,
+        "retain_coeff": 1.0,
+        "lr": 3e-3,
+        "epochs": 3,
+        "batch_size": 2,
+        "micro_batch_size": None,
+        "weight_decay": 0.0,
+        "warmup_ratio": 0.1,
+        "max_length": 128,
+    }
+    return LossUnlearning(forget=forget, retain=retain, **{**settings, **changes})  # type: ignore[arg-type]
+
+
+def losses(lm: LanguageModel, rows: list[Row]) -> list[float]:
+    values = answer_log_probabilities(lm, [(row.question, row.answer) for row in rows])
+    return [float(-v.mean()) for v in values]
+
+
+def test_training_and_scoring_see_the_same_log_probabilities(
+    lm: LanguageModel, rows: list[Row]
+) -> None:
+    prompts = [lm.encode_prompt(row.question).ids for row in rows]
+    answers = [lm.encode_answer(row.answer) for row in rows]
+    values, mask = token_log_probabilities(lm, prompts, answers)
+    scored = answer_log_probabilities(lm, [(row.question, row.answer) for row in rows])
+    for row, keep, expected in zip(values, mask.bool(), scored, strict=True):
+        torch.testing.assert_close(row[keep].detach(), torch.tensor(expected), atol=1e-5, rtol=0)
+
+
+def test_finetuning_teaches(lm: LanguageModel, rows: list[Row]) -> None:
+    before = losses(lm, rows)
+    report = finetune(lm, rows, recipe(), "test")
+    assert report["steps"] == 6  # 3 epochs of 2 batches
+    assert all(a < b for a, b in zip(losses(lm, rows), before, strict=True))
+    assert not lm.model.training
+
+
+def test_micro_batches_give_the_same_trajectory(lm: LanguageModel, rows: list[Row]) -> None:
+    other = copy.deepcopy(lm)
+    finetune(lm, rows, recipe(), "test")
+    finetune(other, rows, recipe(micro=1), "test")
+    assert losses(lm, rows) == pytest.approx(losses(other, rows), abs=1e-4)
+
+
+def test_same_seed_same_weights(lm: LanguageModel, rows: list[Row]) -> None:
+    other = copy.deepcopy(lm)
+    finetune(lm, rows, recipe(questions=True), "test")
+    torch.rand(3)  # what else draws must not matter
+    finetune(other, rows, recipe(questions=True), "test")
+    for a, b in zip(lm.model.parameters(), other.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("forget", [GradientAscent(), NPO()])
+def test_unlearning_raises_the_loss_of_forget_rows(
+    lm: LanguageModel, rows: list[Row], forget: object
+) -> None:
+    finetune(lm, rows, recipe(), "test")
+    before = losses(lm, rows)
+    request = UnlearningRequest(tuple(rows[:2]), tuple(rows[2:]), (), 1, 0)
+    out = method(forget, GradientDescent()).unlearn(lm, request, {}, BENCH)
+    after = losses(out.lm, rows)
+    assert all(a > b for a, b in zip(after[:2], before[:2], strict=True))
+    assert sum(after[2:]) / 3 < sum(after[:2]) / 2
+    assert out.report["steps"] == 3
+
+
+def test_a_regulariser_needs_retain_rows(lm: LanguageModel, rows: list[Row]) -> None:
+    request = UnlearningRequest(tuple(rows), (), (), 1, 0)
+    with pytest.raises(UserError, match="needs retain rows"):
+        method(GradientAscent(), GradientDescent()).unlearn(lm, request, {}, BENCH)
