@@ -271,7 +271,7 @@ def test_the_null_space_protects_retain_rows(lm: LanguageModel, rows: list[Row])
 
 
 def test_bad_settings() -> None:
-    with pytest.raises(UserError, match="fact_token=first.*subject_last"):
+    with pytest.raises(UserError, match=r"fact_token=first.*subject_last"):
         _unierase(fact_token="first")
 
 

@@ -113,7 +113,7 @@ def mean_metrics(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         elif all(_is_number(v) for v in values):
             # An exact mean of equal values: counts of rows stay whole numbers.
             same = all(v == value for v in values)
-            result[name] = value if same else statistics.fmean(map(float, values))
+            result[name] = value if same else statistics.fmean([v for v in values if v is not None])
         else:
             result[name] = value if all(v == value for v in values) else None
     return result

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from unierase.models.language_model import LanguageModel
 
 BUCKET = 8
-"""Batches are cut from groups of this many batches, sorted by length: less padding, still random."""
+"""Batches are cut from groups of this many batches, sorted by length: less padding."""
 
 
 @dataclass(frozen=True)

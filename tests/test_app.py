@@ -1,0 +1,160 @@
+"""The real command: its answers, its errors, all three scenarios, resuming."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from unierase.experiment.record import RunRecord, read_record
+
+ROOT = Path(__file__).parents[1]
+SMALL = (
+    "data.authors=4",
+    "evaluation.max_new_tokens=24",
+    "evaluation.limit=6",
+    "model.finetune.epochs=2",
+    "model.source.hidden_size=64",
+    "model.source.intermediate_size=128",
+    "model.unierase.v_steps=5",
+)
+
+
+def run(folder: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "run.py"), f"paths.runs={folder}/runs"]
+    environment = {**os.environ, "UNIERASE_CACHE": str(folder / "cache"), "WANDB_MODE": "offline"}
+    done = subprocess.run(
+        [*command, *arguments], capture_output=True, text=True, env=environment, cwd=folder
+    )
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def records(folder: Path) -> dict[str, RunRecord]:
+    found = [read_record(path) for path in sorted((folder / "runs").rglob("result.json"))]
+    return {f"{record.method} {record.scenario}": record for record in found}
+
+
+def test_the_config_needs_no_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.argv=['run.py', '--cfg', 'job']; import unierase.app as app; app.main();"
+        "assert not {'torch', 'transformers', 'wandb', 'lm_eval'} & set(sys.modules)"
+    )
+    start = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert "method:" in done.stdout
+    assert time.monotonic() - start < 20  # about 0.3 s; far above, for a busy machine
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("method=unirase", "method=unirase: not available; choose one of: ga_gd, none"),
+        ("model=gpt9", "model=gpt9: not available"),
+        ("data.split=forget02", "data.split=forget02: not available; choose one of: forget01"),
+        ("data.splitt=forget01", "data.splitt"),
+        ("scenario=[batch", "[batch"),
+        ("method.layers=[7]", "method.layers: 7 is out of range; this model has 0..3"),
+        ("scenario.name=x data=tofu paths.data=/nowhere", "paths.data=/nowhere"),
+        ("device=cuda", "device=cuda: this machine has no usable GPU"),
+        ("forget_quality=maybe", "forget_quality=maybe: not available"),
+        ("model=smollm2-135m model.source.package=nope", "make smollm2"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path: Path, argument: str, message: str) -> None:
+    import torch
+
+    if argument == "device=cuda" and torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    done = run(tmp_path, *argument.split(), *(SMALL if "layers" in argument else ()), code=2)
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and message in errors[0]
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_all_scenarios_and_methods(tmp_path: Path) -> None:
+    run(
+        tmp_path,
+        "--multirun",
+        "method=unierase,npo_gd,ga_gd,retrain,none",
+        "scenario=batch,sequential,precise",
+        *SMALL,
+        "data.authors=7",
+        "evaluation.limit=4",
+    )
+    found = records(tmp_path)
+    assert len(found) == 15
+    for record in found.values():
+        assert record.status == "finished" and record.before and record.after
+    rounds = found["unierase sequential"].rounds
+    assert [r["name"] for r in rounds] == ["task 1", "task 2"]
+    assert "earlier" in rounds[1]["metrics"]["sets"]
+    assert len(found["unierase precise"].rounds) == 5
+    assert "same_person" in (found["unierase precise"].after or {})["sets"]
+    untouched = found["none batch"]
+    assert untouched.after == untouched.before and untouched.changed_share == 0
+    assert (found["retrain batch"].after or {})["forget_quality"] == 1.0
+    assert (found["npo_gd batch"].changed_share or 0) > 0.9
+    # Two of four edited layers: their projections, (64, 128) each, and one embedding row.
+    edited = found["unierase batch"]
+    assert edited.parameters
+    assert edited.changed_share == pytest.approx((2 * 64 * 128 + 64) / edited.parameters)
+    tables = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "make_tables.py"), "--runs", "runs"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+    )
+    assert "unierase" in tables.stdout and (tmp_path / "tables").is_dir()
+
+
+@pytest.mark.slow
+def test_same_seed_same_record_and_finished_runs_are_kept(tmp_path: Path) -> None:
+    first, second = tmp_path / "a", tmp_path / "b"
+    first.mkdir()
+    second.mkdir()
+    run(first, *SMALL)
+    run(second, *SMALL)
+    one, two = records(first)["unierase batch"], records(second)["unierase batch"]
+    assert one.comparable() == two.comparable()
+    again = run(first, *SMALL)
+    assert "Already finished" in again.stderr
+    assert records(first)["unierase batch"] == one
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_and_ends_the_same(tmp_path: Path) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    whole.mkdir()
+    broken.mkdir()
+    arguments = (*SMALL, "data.authors=8", "scenario=sequential", "evaluation.limit=4")
+    run(whole, *arguments)
+    command = [sys.executable, str(ROOT / "run.py"), f"paths.runs={broken}/runs", *arguments]
+    environment = {**os.environ, "UNIERASE_CACHE": str(broken / "cache")}
+    process = subprocess.Popen(
+        command, env=environment, cwd=broken, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 300
+    while not list(broken.rglob("steps/01/complete.json")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    (result,) = (broken / "runs").rglob("result.json")
+    assert json.loads(result.read_text())["status"] == "running"
+    run(broken, *arguments)
+    one, two = records(whole)["unierase sequential"], records(broken)["unierase sequential"]
+    assert len(one.rounds) == 3
+    assert one.comparable() == two.comparable()
+    assert not list(broken.rglob("carried/*"))
