@@ -26,10 +26,12 @@ SMALL = (
 
 
 def run(folder: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "run.py"), f"paths.runs={folder}/runs"]
+    flags = [argument for argument in arguments if argument.startswith("--")]
+    overrides = [argument for argument in arguments if argument not in flags]
+    command = [sys.executable, str(ROOT / "run.py"), *flags, f"paths.runs={folder}/runs"]
     environment = {**os.environ, "UNIERASE_CACHE": str(folder / "cache"), "WANDB_MODE": "offline"}
     done = subprocess.run(
-        [*command, *arguments], capture_output=True, text=True, env=environment, cwd=folder
+        [*command, *overrides], capture_output=True, text=True, env=environment, cwd=folder
     )
     assert done.returncode == code, done.stderr
     return done
