@@ -6,7 +6,7 @@ from omegaconf import DictConfig, OmegaConf
 
 
 def run_subdir(cfg: DictConfig) -> str:
-    """ "tofu-forget01/tiny/batch/unierase/seed0-1a2b3c4d", below the runs folder."""
+    """Such as "tofu-forget01/tiny/batch/unierase/seed0-1a2b3c4d", below the runs folder."""
     from unierase.run_values import run_key
 
     name = f"{cfg.data.name}-{cfg.data.split}/{cfg.model.name}/{cfg.scenario.name}"

@@ -110,7 +110,7 @@ class SuffixPass:
 
 
 def _subject_prompts(lm: LanguageModel, rows: Sequence[Row]) -> list[EditPrompt]:
-    """ "{subject} is a" for every row with a subject; the edit position is the subject's end."""
+    """The prompt "{subject} is a" for every row with a subject; the edit position is its last token."""
     prompts = []
     for fact, row in enumerate(rows):
         if row.subject:

@@ -19,7 +19,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 
 def resolve_device(device: str) -> str:
-    """ "auto" becomes "cuda" where there is a GPU, else "cpu"; a GPU asked for must be there."""
+    """The device to use: auto is a GPU where there is one; a GPU asked for must be there."""
     import torch
 
     if device == "auto":

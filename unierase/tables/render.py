@@ -13,7 +13,7 @@ _LATEX |= {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "†": r"$\dagger$", "�
 
 
 def text(cell: Cell, column: Column) -> str:
-    """"0.912 ± 0.004†", or "–" for what was not computed."""
+    """Such as "0.912 ± 0.004†", or "–" for what was not computed."""
     if cell.mean is None:
         return "–"
     number = f"{cell.mean * column.scale:.{column.digits}f}"

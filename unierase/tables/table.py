@@ -83,9 +83,7 @@ def result_tables(records: Iterable[RunRecord]) -> list[ResultTable]:
         table = _table(groups[key])
         count = names[table.name] = names.get(table.name, 0) + 1
         name = table.name if count == 1 else f"{table.name}-{count}"
-        tables.append(
-            ResultTable(name, table.caption, table.columns, table.rows, table.notes)
-        )
+        tables.append(ResultTable(name, table.caption, table.columns, table.rows, table.notes))
     return tables
 
 
