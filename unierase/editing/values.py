@@ -110,7 +110,7 @@ class SuffixPass:
 
 
 def _subject_prompts(lm: LanguageModel, rows: Sequence[Row]) -> list[EditPrompt]:
-    """The prompt "{subject} is a" for every row with a subject; the edit position is its last token."""
+    """The prompt "{subject} is a" of every row with a subject; it is edited at the subject."""
     prompts = []
     for fact, row in enumerate(rows):
         if row.subject:
