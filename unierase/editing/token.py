@@ -13,8 +13,8 @@ import torch
 from torch.nn import functional
 from tqdm.auto import tqdm
 
+from unierase.editing.prefix import PrefixStates, Suffixes
 from unierase.models.layers import down_projection, frozen
-from unierase.scoring.batching import left_pad
 
 if TYPE_CHECKING:
     from unierase.models.language_model import LanguageModel
@@ -27,6 +27,7 @@ class TokenSettings:
     num_tokens: unlearning tokens; forget questions are dealt to them in blocks.
     share_output_row: untied models only: the token's output row is the initial embedding and
         stays (published); false trains it too. Tied models have one row for both.
+    prefix_memory: bytes in which the attention states of the questions are kept between epochs.
     robust_phase: train with noise on the layers to be edited.
     noise_scale: standard deviation of that noise in units of the weights' own. The published
         code adds noise of the size of the weights' *mean*, which is almost zero; null does that.
@@ -44,6 +45,7 @@ class TokenSettings:
     share_output_row: bool = True
     batch_size: int = 16
     max_length: int = 128
+    prefix_memory: int = 4 * 2**30
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,14 @@ class TokenSequence:
 
     ids: tuple[int, ...]
     first: int
+
+    @property
+    def prefix(self) -> tuple[int, ...]:
+        return self.ids[: self.first]
+
+    @property
+    def suffix(self) -> tuple[int, ...]:
+        return self.ids[self.first :]
 
 
 def add_unlearning_tokens(lm: LanguageModel, count: int) -> tuple[int, ...]:
@@ -129,7 +139,7 @@ def _noise(weight: torch.Tensor, scale: float | None, generator: torch.Generator
             weight.copy_(clean)
 
 
-class _TokenTrainer:
+class TokenTrainer:
     """Trains the embeddings of the unlearning tokens, and nothing else, with Adam.
 
     The embedding matrix itself never gets a gradient: the trained rows are put in its place in
@@ -152,14 +162,33 @@ class _TokenTrainer:
         if self.output.requires_grad and self.output is not self.embedding:
             trained.append(self.output)
         self.trained = trained
+        self.kept: dict[TokenSequence, PrefixStates] = {}
 
-    def _loss(self, batch: Sequence[TokenSequence]) -> torch.Tensor:
+    def _prefixes(self, sequences: Sequence[TokenSequence], keep: bool) -> PrefixStates:
+        """States of the questions, which no embedding in training precedes.
+
+        ``keep``: while the weights stay as they are, so do the states. They are kept in memory
+        as long as they fit into ``settings.prefix_memory``.
+        """
+        if not keep:
+            return PrefixStates.of(self.lm, [s.prefix for s in sequences])
+        missing = [s for s in dict.fromkeys(sequences) if s not in self.kept]
+        if missing:
+            states = PrefixStates.of(self.lm, [s.prefix for s in missing])
+            fresh = dict(zip(missing, states.split(), strict=True))
+            room = self.settings.prefix_memory - sum(k.bytes for k in self.kept.values())
+            if sum(states.bytes for states in fresh.values()) > room:
+                return PrefixStates.joined([fresh.get(s) or self.kept[s] for s in sequences])
+            self.kept.update(fresh)
+        return PrefixStates.joined([self.kept[s] for s in sequences])
+
+    def loss(self, batch: Sequence[TokenSequence], keep: bool) -> torch.Tensor:
+        """Mean cross-entropy of all tokens behind the first [UNL]."""
         lm = self.lm
-        inputs = left_pad([sequence.ids for sequence in batch], lm.pad_id, lm.device)
-        ids = inputs.pop("input_ids")
-        longest = max(len(s.ids) - s.first for s in batch)
-        embedded = lm.model.get_input_embeddings()(ids).detach()
-        is_token = (ids.unsqueeze(-1) == self.tokens).to(embedded.dtype)  # (rows, length, tokens)
+        prefixes = self._prefixes(batch, keep)
+        suffixes = Suffixes.of([s.suffix for s in batch], [s.first for s in batch], lm)
+        embedded = lm.model.get_input_embeddings()(suffixes.ids).detach()
+        is_token = (suffixes.ids.unsqueeze(-1) == self.tokens).to(embedded.dtype)
         ours = is_token @ self.embedding.to(embedded.dtype)
         # Scaled as the model's embedding layer scales (Gemma multiplies inside the layer).
         embedded = torch.where(is_token.any(-1, keepdim=True), ours, embedded)
@@ -168,7 +197,11 @@ class _TokenTrainer:
         handle = head.register_forward_pre_hook(lambda _, args: hidden.append(args[0]))
         try:
             logits = lm.model(
-                inputs_embeds=embedded, **inputs, use_cache=False, logits_to_keep=longest
+                inputs_embeds=embedded,
+                attention_mask=torch.cat([prefixes.mask, suffixes.mask], dim=1),
+                position_ids=suffixes.positions,
+                past_key_values=prefixes.cache(),
+                use_cache=True,
             ).logits.float()
         finally:
             handle.remove()
@@ -176,13 +209,9 @@ class _TokenTrainer:
         cap = getattr(lm.model.config, "final_logit_softcapping", None)
         own = cap * torch.tanh(own / cap) if cap else own
         logits = logits.index_copy(-1, self.tokens, own)
-        labels = torch.full((len(batch), longest), -100, device=lm.device)
-        for i, sequence in enumerate(batch):
-            predicted = sequence.ids[sequence.first + 1 :]
-            # The logits of position t are for token t + 1; the last position predicts nothing.
-            if predicted:
-                labels[i, longest - 1 - len(predicted) : longest - 1] = torch.tensor(predicted)
-        return functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100)
+        # The logits of a position are for the next token; the last position predicts nothing.
+        labels = suffixes.ids.masked_fill(suffixes.mask == 0, -100)[:, 1:]
+        return functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels.flatten())
 
     def train(
         self,
@@ -205,11 +234,11 @@ class _TokenTrainer:
                 batch = [sequences[i] for i in order[start : start + size]]
                 optimiser.zero_grad()
                 if noisy_weight is None:
-                    loss = self._loss(batch)
+                    loss = self.loss(batch, keep=True)
                     loss.backward()
                 else:
                     with _noise(noisy_weight, self.settings.noise_scale, generator):
-                        loss = self._loss(batch)
+                        loss = self.loss(batch, keep=False)
                         loss.backward()
                 optimiser.step()
                 losses.append(loss.item())
@@ -243,7 +272,7 @@ def learn_unlearning_tokens(
     so that the tokens still work once the edit has moved those weights.
     """
     tokens = add_unlearning_tokens(lm, settings.num_tokens)
-    trainer = _TokenTrainer(lm, tokens, settings)
+    trainer = TokenTrainer(lm, tokens, settings)
 
     def sequences(chat: bool) -> list[TokenSequence]:
         return token_sequences(lm, questions, refusals, tokens, chat, seed, settings.max_length)

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 
 import torch
 from tqdm.auto import tqdm
-from transformers import DynamicCache
 
+from unierase.editing.prefix import PrefixStates, Suffixes
 from unierase.editing.prompts import EditPrompt
 from unierase.models.layers import changed_output, decoder_layers, frozen
-from unierase.scoring.batching import left_pad
 
 if TYPE_CHECKING:
     from unierase.models.language_model import LanguageModel
@@ -59,30 +58,13 @@ class SuffixPass:
         self.layer = decoder_layers(lm.model)[layer]
         self.facts = torch.tensor([p.fact for p in prompts], device=lm.device)
         self.weights = torch.tensor([p.weight for p in prompts], device=lm.device)
-        device = lm.device
-        lengths = torch.tensor([p.position for p in prompts], device=device)
-        after = [p.after for p in prompts]
-        longest = max(len(ids) for ids in after)
-        ids = torch.full((len(prompts), longest), lm.pad_id, dtype=torch.long)
-        mask = torch.zeros((len(prompts), longest), dtype=torch.long)
-        for i, suffix in enumerate(after):
-            ids[i, : len(suffix)] = torch.tensor(suffix)
-            mask[i, : len(suffix)] = 1
-        self.ids = ids.to(device)
-        self.last = mask.sum(-1).to(device) - 1  # index of each prompt's last token in its suffix
-        self.mask = mask.to(device)
-        self.positions = lengths[:, None] + torch.arange(longest, device=device)
-        self.prefix: list[tuple[torch.Tensor, torch.Tensor]] | None = None
-        if int(lengths.max()) > 0:
-            inputs = left_pad([p.before or (lm.pad_id,) for p in prompts], lm.pad_id, device)
-            for i, prompt in enumerate(prompts):
-                if not prompt.before:
-                    inputs["attention_mask"][i] = 0
-            with torch.no_grad():
-                cache = DynamicCache()
-                lm.model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
-            self.prefix = [(layer.keys, layer.values) for layer in cache.layers]
-            self.mask = torch.cat([inputs["attention_mask"], self.mask], dim=1)
+        self.suffixes = Suffixes.of([p.after for p in prompts], [p.position for p in prompts], lm)
+        self.last = self.suffixes.lengths - 1  # of each prompt, in its suffix
+        self.mask = self.suffixes.mask
+        self.prefix: PrefixStates | None = None
+        if any(p.position for p in prompts):
+            self.prefix = PrefixStates.of(lm, [p.before for p in prompts])
+            self.mask = torch.cat([self.prefix.mask, self.mask], dim=1)
 
     def logits(self, delta: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits after each prompt's last token, (prompts, vocabulary), in float32, and the
@@ -96,12 +78,12 @@ class SuffixPass:
             moved = hidden[:, :1] + delta[self.facts].unsqueeze(1).to(hidden.dtype)
             return torch.cat([moved, hidden[:, 1:]], dim=1)
 
-        cache = DynamicCache(self.prefix) if self.prefix is not None else None
+        cache = self.prefix.cache() if self.prefix is not None else None
         with changed_output(self.layer, add_delta):
             output = self.model(
-                input_ids=self.ids,
+                input_ids=self.suffixes.ids,
                 attention_mask=self.mask,
-                position_ids=self.positions,
+                position_ids=self.suffixes.positions,
                 past_key_values=cache,
                 use_cache=cache is not None,
             )
