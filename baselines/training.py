@@ -14,7 +14,7 @@ from baselines.regularisers import RetainRegulariser
 from unierase.errors import UserError
 from unierase.models.finetune import encode_rows
 from unierase.models.training import Schedule, token_log_probabilities, train
-from unierase.request import State, Unlearned, UnlearningRequest, Workbench
+from unierase.request import State, Unlearned, UnlearningMethod, UnlearningRequest, Workbench
 from unierase.scoring.likelihood import answer_log_probabilities
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ Pair = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 @dataclass(frozen=True)
-class LossUnlearning:
+class LossUnlearning(UnlearningMethod):
     """A forget objective, a retain regulariser (None: no retain rows) and training settings.
 
     Each epoch shows every forget row once, with one retain row (``paired_retain_rows``).

@@ -9,6 +9,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from unierase.config_types import check_types
 from unierase.run_names import register_resolvers, run_subdir
 from unierase.run_values import config_values, run_key
 
@@ -26,7 +27,9 @@ def config(*overrides: str) -> DictConfig:
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_every_choice_composes_and_instantiates(group: str, choice: str) -> None:
     cfg = config(f"{group}={choice}")
-    assert config_values(cfg)["seed"] == 0
+    values = config_values(cfg)
+    assert values["seed"] == 0
+    check_types(values)
     for part in (cfg.model.source, cfg.model.finetune, cfg.data, cfg.method, cfg.scenario):
         assert instantiate(part) is not None
     instantiate(cfg.evaluation)

@@ -42,6 +42,8 @@ def _quiet_libraries() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if not sys.stderr.isatty():  # a log file wants few lines of progress
+        os.environ.setdefault("TQDM_MININTERVAL", "30")
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()
@@ -105,7 +107,8 @@ def execute(cfg: DictConfig, folder: Path) -> float | None:
         if cause is not None:
             raise RunFailed(str(cause), 2) from None
         logging.getLogger("unierase.traceback").debug("", exc_info=error)
-        message = f"{type(error).__name__}: {error} (traceback in {folder / 'result.json'})"
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        message = f"{what} (traceback in {folder / 'result.json'})"
         raise RunFailed(message, 1) from None
     finally:
         record.seconds = clock.seconds
@@ -150,11 +153,6 @@ def _user_error(error: BaseException | None) -> UserError | None:
     return None
 
 
-@hydra.main(version_base="1.3", config_path=str(config_root()), config_name="config")
-def _hydra_main(cfg: DictConfig) -> float | None:
-    return execute(cfg, Path(HydraConfig.get().runtime.output_dir))
-
-
 def one_line(error: Exception) -> str:
     """What Hydra or OmegaConf complains about, in one line with the valid choices."""
     from hydra.errors import MissingConfigException
@@ -172,18 +170,31 @@ def one_line(error: Exception) -> str:
 
 def main() -> None:
     """Run, and turn every mistake into one line and an exit code: 2 for bad input, 1 for a
-    failed run, 130 for Ctrl-C."""
+    failed run, 130 for Ctrl-C. A failed run does not stop the other runs of a sweep."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
     # Hydra would print and exit by itself; this makes it raise.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     register_resolvers()
+    failures: list[RunFailed] = []
+    process = os.getpid()
+
+    @hydra.main(version_base="1.3", config_path=str(config_root()), config_name="config")
+    def job(cfg: DictConfig) -> float | None:
+        try:
+            return execute(cfg, Path(HydraConfig.get().runtime.output_dir))
+        except RunFailed as error:
+            if os.getpid() != process:  # a launcher's worker: the cluster shall see the failure
+                raise
+            print(f"error: {error.message}", file=sys.stderr)
+            failures.append(error)
+            return None
+
     try:
-        _hydra_main()
+        job()
     except RunFailed as error:
-        print(f"error: {error.message}", file=sys.stderr)
-        sys.exit(error.code)
+        failures.append(error)
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the last finished step", file=sys.stderr)
         sys.exit(130)
@@ -191,3 +202,5 @@ def main() -> None:
         cause = _user_error(error)
         print(f"error: {cause or one_line(error)}", file=sys.stderr)
         sys.exit(2)
+    if failures:
+        sys.exit(min(failure.code for failure in failures))

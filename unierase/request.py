@@ -11,6 +11,7 @@ from unierase.rows import Row
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedModel
 
     from unierase.models.language_model import LanguageModel
 
@@ -72,6 +73,12 @@ class Unlearned:
 
 class UnlearningMethod(Protocol):
     """A way to unlearn: training, editing and inference-time methods alike."""
+
+    def check(self, model: PreTrainedModel) -> None:
+        """Raise a UserError for settings that ``model``, still without weights, cannot have.
+
+        Called before anything costly is done. Methods that fit every model leave it as it is.
+        """
 
     def unlearn(
         self, lm: LanguageModel, request: UnlearningRequest, state: State, bench: Workbench

@@ -24,16 +24,18 @@ from unierase.editing.token import TokenSettings, learn_unlearning_tokens, token
 from unierase.editing.values import SuffixPass, ValueSettings, find_target_values
 from unierase.errors import invalid_choice
 from unierase.models.layers import checked_layers, down_projection
-from unierase.request import State, Unlearned, UnlearningRequest, Workbench
+from unierase.request import State, Unlearned, UnlearningMethod, UnlearningRequest, Workbench
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from unierase.models.language_model import LanguageModel
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class UniErase:
+class UniErase(UnlearningMethod):
     """The method as a whole.
 
     layers: S, the layers whose down-projections change (Llama-3.1-8B: 4..8).
@@ -61,6 +63,10 @@ class UniErase:
     def __post_init__(self) -> None:
         if self.fact_token not in POSITIONS:
             raise invalid_choice("method.fact_token", self.fact_token, POSITIONS)
+
+    def check(self, model: PreTrainedModel) -> None:
+        for layer in checked_layers(model, self.layers):
+            down_projection(model, layer)
 
     def unlearn(
         self, lm: LanguageModel, request: UnlearningRequest, state: State, bench: Workbench

@@ -14,6 +14,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from unierase.config_types import check_types
 from unierase.errors import UserError, invalid_choice
 from unierase.experiment.changes import changed_share, parameter_count
 from unierase.experiment.checkpoint import RunFolder
@@ -26,6 +27,7 @@ from unierase.models.sources import ModelSource, resolve_device
 from unierase.models.targets import TargetModels
 from unierase.request import State, UnlearningMethod, Workbench
 from unierase.rows import BenchmarkData
+from unierase.run_values import config_values
 from unierase.scores import Evaluation, SetScores
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ class Experiment:
     """The parts a config names, put together."""
 
     def __init__(self, cfg: DictConfig, folder: Path) -> None:
+        check_types(config_values(cfg))
         if not isinstance(cfg.seed, int):
             raise UserError(f"seed={cfg.seed}: give a whole number")
         if cfg.forget_quality not in ("auto", True, False):
@@ -56,6 +59,7 @@ class Experiment:
         self.source: ModelSource = instantiate(cfg.model.source)
         self.scenario: Scenario = instantiate(cfg.scenario)
         self.method: UnlearningMethod = instantiate(cfg.method)
+        self.method.check(self.source.skeleton())
         self.evaluation: Evaluation = instantiate(cfg.evaluation)
         self.steps = self.scenario.steps(self.data, cfg.seed)
         self.cache_dir = Path(cfg.paths.cache)

@@ -14,6 +14,7 @@ from unierase.models.prompt import PromptFormat
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PretrainedConfig, PreTrainedModel
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -40,6 +41,15 @@ def _torch_dtype(dtype: str) -> torch.dtype:
     return resolved
 
 
+def _without_weights(config: PretrainedConfig) -> PreTrainedModel:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    return model
+
+
 class ModelSource(Protocol):
     """A base model that can be had again, exactly, at any time.
 
@@ -53,6 +63,9 @@ class ModelSource(Protocol):
 
     def base(self, texts: Sequence[str], device: str) -> LanguageModel:
         """The base model; one trained from nothing makes its tokenizer from ``texts``."""
+
+    def skeleton(self) -> PreTrainedModel:
+        """The model's modules without weights (on the meta device): to check settings against."""
 
     def load(self, checkpoint: Path | str, device: str) -> LanguageModel:
         """A checkpoint of this model: a folder written by ``LanguageModel.save``, or a hub id."""
@@ -85,6 +98,24 @@ class HubModel:
     def base(self, texts: Sequence[str], device: str) -> LanguageModel:
         return self.load(self.checkpoint, device)
 
+    def _cannot_load(self, checkpoint: Path | str, error: Exception) -> UserError:
+        reason = str(error).strip().splitlines()[0]
+        return UserError(
+            f"model={self.name}: cannot load {checkpoint} ({reason}); without the hub give a "
+            "local folder: model.source.checkpoint=PATH, or use model=tiny"
+        )
+
+    def skeleton(self) -> PreTrainedModel:
+        from transformers import AutoConfig
+
+        try:
+            config = AutoConfig.from_pretrained(
+                self.checkpoint, revision=self.revision, trust_remote_code=False
+            )
+        except (OSError, ValueError) as error:
+            raise self._cannot_load(self.checkpoint, error) from error
+        return _without_weights(config)
+
     def load(self, checkpoint: Path | str, device: str) -> LanguageModel:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -100,11 +131,7 @@ class HubModel:
                 trust_remote_code=False,
             )
         except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise UserError(
-                f"model={self.name}: cannot load {checkpoint} ({reason}); without the hub give a "
-                "local folder: model.source.checkpoint=PATH, or use model=tiny"
-            ) from error
+            raise self._cannot_load(checkpoint, error) from error
         return LanguageModel(
             self.name, model.to(resolve_device(device)).eval(), tokenizer, self.prompt
         )
@@ -143,13 +170,22 @@ class GgufModel:
         hub = self._hub().identity()
         return {**hub, "checkpoint": self.file} if self._packaged_file() else hub
 
-    def base(self, texts: Sequence[str], device: str) -> LanguageModel:
+    def skeleton(self) -> PreTrainedModel:
         packaged = self._packaged_file()
         if packaged is None:
             try:
-                return self._hub().base(texts, device)
+                return self._hub().skeleton()
             except UserError as error:
                 raise UserError(f"{error}; or install the packaged copy: {self.install}") from error
+        from transformers import AutoConfig
+
+        config = AutoConfig.from_pretrained(packaged.parent, gguf_file=packaged.name)
+        return _without_weights(config)
+
+    def base(self, texts: Sequence[str], device: str) -> LanguageModel:
+        packaged = self._packaged_file()
+        if packaged is None:
+            return self._hub().base(texts, device)
         from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
         tokenizer = AutoTokenizer.from_pretrained(packaged.parent, gguf_file=packaged.name)
@@ -198,15 +234,11 @@ class TinyModel:
             "prompt": repr(self.prompt),
         }
 
-    def base(self, texts: Sequence[str], device: str) -> LanguageModel:
-        import torch
-        from transformers import LlamaConfig, LlamaForCausalLM
+    def _config(self, vocabulary: int, end: int | None, pad: int | None) -> PretrainedConfig:
+        from transformers import LlamaConfig
 
-        from unierase.models.tiny_tokenizer import train_tokenizer
-
-        tokenizer = train_tokenizer(texts, self.vocabulary)
-        config = LlamaConfig(
-            vocab_size=len(tokenizer),
+        return LlamaConfig(
+            vocab_size=vocabulary,
             hidden_size=self.hidden_size,
             intermediate_size=self.intermediate_size,
             num_hidden_layers=self.layers,
@@ -215,9 +247,21 @@ class TinyModel:
             max_position_embeddings=self.max_length,
             tie_word_embeddings=True,
             bos_token_id=None,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=end,
+            pad_token_id=pad,
         )
+
+    def skeleton(self) -> PreTrainedModel:
+        return _without_weights(self._config(self.vocabulary, None, None))
+
+    def base(self, texts: Sequence[str], device: str) -> LanguageModel:
+        import torch
+        from transformers import LlamaForCausalLM
+
+        from unierase.models.tiny_tokenizer import train_tokenizer
+
+        tokenizer = train_tokenizer(texts, self.vocabulary)
+        config = self._config(len(tokenizer), tokenizer.eos_token_id, tokenizer.pad_token_id)
         # A generator of its own for the weights: nothing else that draws is disturbed.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
