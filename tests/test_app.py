@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -67,20 +68,31 @@ def test_the_config_needs_no_torch(tmp_path: Path) -> None:
         ("method.layers=[7]", "method.layers: 7 is out of range; this model has 0..3"),
         ("scenario.name=x data=tofu paths.data=/nowhere", "paths.data=/nowhere"),
         ("device=cuda", "device=cuda: this machine has no usable GPU"),
+        ("method.token.raw_epochs=few", "method.token.raw_epochs=few: give a whole number"),
         ("forget_quality=maybe", "forget_quality=maybe: not available"),
         ("model=smollm2-135m model.source.package=nope", "make smollm2"),
     ],
 )
-def test_mistakes_are_one_line(tmp_path: Path, argument: str, message: str) -> None:
+def test_mistakes_are_one_line(
+    tmp_path: Path, argument: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import torch
 
     if argument == "device=cuda" and torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    done = run(tmp_path, *argument.split(), *(SMALL if "layers" in argument else ()), code=2)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    done = run(tmp_path, *argument.split(), code=2)
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and message in errors[0]
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in done.stderr and "Error executing" not in done.stderr
+
+
+def test_a_failed_run_does_not_stop_a_sweep(tmp_path: Path) -> None:
+    done = run(tmp_path, "--multirun", "data.split=forget02,forget03", code=2)
+    assert done.stderr.count("error: data.split=") == 2
+    found = [read_record(path) for path in (tmp_path / "runs").rglob("result.json")]
+    assert [record.status for record in found] == ["failed", "failed"]
+    assert all("UserError" in record.error["traceback"] for record in found if record.error)
 
 
 @pytest.mark.slow
@@ -160,3 +172,23 @@ def test_a_killed_run_goes_on_and_ends_the_same(tmp_path: Path) -> None:
     assert len(one.rounds) == 3
     assert one.comparable() == two.comparable()
     assert not list(broken.rglob("carried/*"))
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_says_so(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "run.py"), f"paths.runs={tmp_path}/runs", *SMALL]
+    environment = {**os.environ, "UNIERASE_CACHE": str(tmp_path / "cache")}
+    process = subprocess.Popen(
+        command, env=environment, cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 300
+    while not list(tmp_path.rglob("result.json")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    time.sleep(2)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted; the same command goes on" in errors and "Traceback" not in errors
+    (record,) = (read_record(path) for path in (tmp_path / "runs").rglob("result.json"))
+    assert record.status == "interrupted"
