@@ -10,7 +10,7 @@ from benchmarks.author_splits import (
     FORGET_ROWS,
     RETAIN_EVAL_ROWS,
     ROWS_PER_AUTHOR,
-    check_split,
+    authors_in_play,
     chosen_authors,
     restriction_notes,
 )
@@ -35,22 +35,30 @@ PERTURBED = 5
 
 @dataclass(frozen=True)
 class Fictional:
-    """200 authors of 20 questions each; ``authors`` restricts to fewer, as in TOFU."""
+    """200 authors of 20 questions each.
+
+    authors, retain_authors: restrict to fewer, as in TOFU.
+    """
 
     name: str
     split: str
     authors: int | None
+    retain_authors: int | None
     seed: int
 
     def __post_init__(self) -> None:
-        check_split(self.split, self.authors)
+        self.authors_in_play  # noqa: B018  # a bad split or number is told before any work
+
+    @property
+    def authors_in_play(self) -> int:
+        return authors_in_play(self.split, self.authors, self.retain_authors)
 
     def load(self) -> BenchmarkData:
         """Rows in TOFU's order; an author's rows do not depend on how many are asked for."""
         names = author_names(self.seed)
         full = tuple(
             row
-            for author in chosen_authors(self.split, self.authors)
+            for author in chosen_authors(self.split, self.authors_in_play)
             for row in author_rows(author, names[author], self.seed)
         )
         utility = {
@@ -71,7 +79,7 @@ class Fictional:
                 *unknown_rows(self.name, REFUSALS),
             ),
             refusals=REFUSALS,
-            notes=restriction_notes(self.authors),
+            notes=restriction_notes(self.authors_in_play),
         )
 
 

@@ -17,11 +17,11 @@ from benchmarks.subjects import assign_subjects, main_subject, subject_in
 from benchmarks.tofu import Tofu
 from unierase.errors import UserError
 
-FICTIONAL = Fictional("fictional", "forget01", 20, 0)
+FICTIONAL = Fictional("fictional", "forget01", 20, None, 0)
 
 
 def tofu(folder: str, **changes: object) -> Tofu:
-    return replace(Tofu("tofu", "forget10", None, folder, "locuslab/TOFU"), **changes)  # type: ignore[arg-type]
+    return replace(Tofu("tofu", "forget10", None, None, folder, "locuslab/TOFU"), **changes)  # type: ignore[arg-type]
 
 
 def test_fictional_rows() -> None:
@@ -38,7 +38,7 @@ def test_fictional_rows() -> None:
 
 
 def test_fictional_splits_nest_and_do_not_depend_on_the_restriction() -> None:
-    whole = Fictional("fictional", "forget05", None, 0).load()
+    whole = Fictional("fictional", "forget05", None, None, 0).load()
     assert len(whole.full) == len({row.question for row in whole.full}) == 4000
     assert whole.full[-40:] == FICTIONAL.load().forget == whole.forget[-40:]
     assert len(whole.retain_eval_ids) == 400
@@ -47,7 +47,9 @@ def test_fictional_splits_nest_and_do_not_depend_on_the_restriction() -> None:
 
 
 def test_fictional_rows_are_the_same_in_every_process() -> None:
-    code = "from benchmarks.fictional import *; print(Fictional('f','forget01',4,7).load().full)"
+    code = (
+        "from benchmarks.fictional import *; print(Fictional('f','forget01',4,None,7).load().full)"
+    )
     texts = {
         subprocess.run(
             [sys.executable, "-c", code],
@@ -60,7 +62,8 @@ def test_fictional_rows_are_the_same_in_every_process() -> None:
     }
     assert len(texts) == 1
     assert (
-        Fictional("f", "forget01", 4, 8).load().full != Fictional("f", "forget01", 4, 7).load().full
+        Fictional("f", "forget01", 4, None, 8).load().full
+        != Fictional("f", "forget01", 4, None, 7).load().full
     )
 
 
@@ -70,12 +73,19 @@ def test_fictional_rows_are_the_same_in_every_process() -> None:
         ("forget02", None, "forget01, forget05, forget10"),
         ("forget01", 2, "3 to 200"),
         ("forget10", 20, "21 to 200"),
-        ("forget01", "many", "give a number"),
     ],
 )
 def test_bad_settings(split: str, authors: int | None, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        Fictional("fictional", split, authors, 0)
+        Fictional("fictional", split, authors, None, 0)
+
+
+def test_retained_authors_are_counted_without_the_split() -> None:
+    data = Fictional("fictional", "forget05", None, 4, 0).load()
+    assert (len(data.forget), len(data.retain)) == (200, 80)
+    assert data.notes == ("14 of 200 authors",)
+    with pytest.raises(UserError, match="choose 1 to 190"):
+        Fictional("fictional", "forget05", None, 0, 0)
 
 
 def test_a_malformed_row_is_named(tmp_path: Path) -> None:
