@@ -13,8 +13,8 @@ import torch
 from torch.nn import functional
 from tqdm.auto import tqdm
 
-from unierase.editing.prefix import PrefixStates, Suffixes
 from unierase.models.layers import down_projection, frozen
+from unierase.scoring.prefix import PrefixStates, Suffixes
 
 if TYPE_CHECKING:
     from unierase.models.language_model import LanguageModel
@@ -175,7 +175,7 @@ class TokenTrainer:
         missing = [s for s in dict.fromkeys(sequences) if s not in self.kept]
         if missing:
             states = PrefixStates.of(self.lm, [s.prefix for s in missing])
-            fresh = dict(zip(missing, states.split(), strict=True))
+            fresh = {s: states.rows([i]) for i, s in enumerate(missing)}
             room = self.settings.prefix_memory - sum(k.bytes for k in self.kept.values())
             if sum(states.bytes for states in fresh.values()) > room:
                 return PrefixStates.joined([fresh.get(s) or self.kept[s] for s in sequences])

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import torch
 from tqdm.auto import tqdm
 
-from unierase.editing.prefix import PrefixStates, Suffixes
 from unierase.editing.prompts import EditPrompt
 from unierase.models.layers import changed_output, decoder_layers, frozen
+from unierase.scoring.prefix import PrefixStates, Suffixes
 
 if TYPE_CHECKING:
     from unierase.models.language_model import LanguageModel

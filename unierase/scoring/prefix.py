@@ -54,18 +54,17 @@ class PrefixStates:
         ]
         return cls(layers, torch.cat([_left_padded(part.mask, longest, 1) for part in parts]))
 
-    def split(self) -> list[PrefixStates]:
-        """One for each row, without padding."""
-        rows = []
-        for i, length in enumerate(self.mask.sum(-1).tolist()):
-            # One padding column stays for an empty prefix: a cache of no columns has no layers.
-            start = self.mask.shape[1] - max(1, length)
-            layers = [
-                (keys[i : i + 1, :, start:].clone(), values[i : i + 1, :, start:].clone())
-                for keys, values in self.layers
-            ]
-            rows.append(PrefixStates(layers, self.mask[i : i + 1, start:].clone()))
-        return rows
+    def rows(self, chosen: Sequence[int]) -> PrefixStates:
+        """A batch of the ``chosen`` rows, with no more padding than they need."""
+        index = torch.tensor(list(chosen), device=self.mask.device)
+        mask = self.mask[index]
+        # One padding column stays for empty prefixes: a cache of no columns has no layers.
+        longest = max(1, int(mask.sum(-1).max()))
+        start = mask.shape[1] - longest
+        layers = [
+            (keys[index, :, start:], values[index, :, start:]) for keys, values in self.layers
+        ]
+        return PrefixStates(layers, mask[:, start:])
 
     @property
     def bytes(self) -> int:
