@@ -90,7 +90,7 @@ def train(
     micro = schedule.micro_batch_size or schedule.batch_size
     step, mean = 0, float("nan")
     model.train()
-    with tqdm(total=total, desc=description, leave=False, mininterval=1.0) as bar:
+    with tqdm(total=total, desc=description, leave=False) as bar:
         for epoch in range(schedule.epochs):
             losses = []
             for batch in epoch_batches(lengths, schedule.batch_size, seed, epoch):
