@@ -79,6 +79,7 @@ class UnlearningMethod(Protocol):
 
         Called before anything costly is done. Methods that fit every model leave it as it is.
         """
+        return None
 
     def unlearn(
         self, lm: LanguageModel, request: UnlearningRequest, state: State, bench: Workbench
