@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from unierase.editing.prompts import EditPrompt
-from unierase.models.layers import decoder_layers, down_projection, recorded_inputs
+from unierase.models.layers import activations, down_projection, oriented
 from unierase.scoring.batching import batches_by_length, left_pad
 
 if TYPE_CHECKING:
@@ -30,30 +30,32 @@ def activations_at_edit(
     layer. The hidden states, (d_h, facts), are those of a fact's bare prompt, its first. Both in
     float32 on the CPU. One forward pass over the tokens up to the edit position gives all.
     """
-    modules = [down_projection(lm.model, layer) for layer in key_layers]
-    if value_layer is not None:
-        # Output of layer l = input of layer l + 1, or of the final norm after the last layer.
-        layers = decoder_layers(lm.model)
-        last = value_layer + 1 == len(layers)
-        modules.append(lm.model.get_decoder().norm if last else layers[value_layer + 1])
-    keys = [torch.zeros(m.in_features, facts) for m in modules[: len(key_layers)]]
+    keys = [torch.zeros(_key_size(lm, layer), facts) for layer in key_layers]
     values: torch.Tensor | None = None
-    seen: set[int] = set()
-    bare = [prompt.fact not in seen and not seen.add(prompt.fact) for prompt in prompts]  # type: ignore[func-returns-value]
+    bare: dict[int, int] = {}
+    for i, prompt in enumerate(prompts):
+        bare.setdefault(prompt.fact, i)
     for batch in batches_by_length([p.position + 1 for p in prompts], batch_tokens):
         rows = [prompts[i].ids[: prompts[i].position + 1] for i in batch]
-        with recorded_inputs(modules) as recorded:
-            lm.model(**left_pad(rows, lm.pad_id, lm.device), use_cache=False, logits_to_keep=1)
-        at_edit = [states[:, -1].float().cpu() for states in recorded]
+        inputs = left_pad(rows, lm.pad_id, lm.device)
+        found, hidden = activations(lm.model, inputs, key_layers, value_layer)
+        at_edit = [states[:, -1].float().cpu() for states in found]
         for n, i in enumerate(batch):
             prompt = prompts[i]
-            for layer_keys, states in zip(keys, at_edit, strict=False):
+            for layer_keys, states in zip(keys, at_edit, strict=True):
                 layer_keys[:, prompt.fact] += prompt.weight * states[n]
-            if value_layer is not None and bare[i]:
-                if values is None:
-                    values = torch.zeros(at_edit[-1].shape[1], facts)
-                values[:, prompt.fact] = at_edit[-1][n]
+        if hidden is not None:
+            after = hidden[:, -1].float().cpu()
+            if values is None:
+                values = torch.zeros(after.shape[1], facts)
+            for n, i in enumerate(batch):
+                if bare[prompts[i].fact] == i:
+                    values[:, prompts[i].fact] = after[n]
     return keys, values
+
+
+def _key_size(lm: LanguageModel, layer: int) -> int:
+    return oriented(down_projection(lm.model, layer)).shape[1]
 
 
 @torch.no_grad()
@@ -64,13 +66,12 @@ def key_covariances(
     batch_tokens: int = 8192,
 ) -> list[torch.Tensor]:
     """C0 = E[k k^T] over all tokens of ``sequences``, one (d_k, d_k) float32 tensor per layer."""
-    modules = [down_projection(lm.model, layer) for layer in layers]
-    sums = [torch.zeros(m.in_features, m.in_features, device=lm.device) for m in modules]
+    sizes = [_key_size(lm, layer) for layer in layers]
+    sums = [torch.zeros(size, size, device=lm.device) for size in sizes]
     tokens = 0
     for batch in batches_by_length([len(ids) for ids in sequences], batch_tokens):
         inputs = left_pad([sequences[i] for i in batch], lm.pad_id, lm.device)
-        with recorded_inputs(modules) as recorded:
-            lm.model(**inputs, use_cache=False, logits_to_keep=1)
+        recorded, _ = activations(lm.model, inputs, layers)
         real = inputs["attention_mask"].bool()
         tokens += int(real.sum())
         for total, states in zip(sums, recorded, strict=True):

@@ -23,7 +23,7 @@ from unierase.editing.prompts import (
 from unierase.editing.token import TokenSettings, learn_unlearning_tokens, token_of_fact
 from unierase.editing.values import SuffixPass, ValueSettings, find_target_values
 from unierase.errors import invalid_choice
-from unierase.models.layers import checked_layers, down_projection
+from unierase.models.layers import checked_layers, down_projection, oriented
 from unierase.request import State, Unlearned, UnlearningMethod, UnlearningRequest, Workbench
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class UniErase(UnlearningMethod):
         self, lm: LanguageModel, request: UnlearningRequest, layers: Sequence[int]
     ) -> list[NullSpaceProjector]:
         if not self.nullspace:
-            sizes = [down_projection(lm.model, layer).in_features for layer in layers]
+            sizes = [oriented(down_projection(lm.model, layer)).shape[1] for layer in layers]
             return [NullSpaceProjector.identity(size) for size in sizes]
         sequences = self.corpus.sequences(lm, request)
         covariances = key_covariances(lm, sequences, layers)
@@ -146,7 +146,7 @@ class UniErase(UnlearningMethod):
                 _double(retain_keys),
                 self.retain_weight,
             )
-            weight = down_projection(lm.model, layer).weight
+            weight = oriented(down_projection(lm.model, layer))
             with torch.no_grad():
                 weight.copy_((weight.double().cpu() + update).to(weight))
         _, hidden = activations_at_edit(lm, prompts, [], layers[-1], facts)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from unierase.errors import UserError
 
@@ -16,25 +17,48 @@ if TYPE_CHECKING:
 
 
 def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
-    """The model's decoder layers, first to last."""
-    layers = getattr(model.get_decoder(), "layers", None)
-    if not isinstance(layers, nn.ModuleList):
+    """The model's decoder layers, first to last, found by their number."""
+    decoder, count = model.get_decoder(), model.config.get_text_config().num_hidden_layers
+    lists = [child for child in decoder.children() if isinstance(child, nn.ModuleList)]
+    found = [layers for layers in lists if len(layers) == count]
+    if len(found) != 1:
         raise UserError(
-            f"method=unierase: no decoder layers found in {type(model).__name__}; models built "
-            "like Llama (Llama, Qwen2, Gemma, Phi-3) can be edited"
+            f"method=unierase: no list of {count} decoder layers found in {type(model).__name__}; "
+            "decoders like Llama, Qwen2, Gemma, Phi-3, GPT-2 and GPT-NeoX can be edited"
         )
-    return layers
+    return found[0]
 
 
-def down_projection(model: PreTrainedModel, layer: int) -> nn.Linear:
-    """The MLP's output projection of a layer; its weight is (d_h, d_k)."""
-    projection = getattr(getattr(decoder_layers(model)[layer], "mlp", None), "down_proj", None)
-    if not isinstance(projection, nn.Linear):
+def down_projection(model: PreTrainedModel, layer: int) -> nn.Linear | Conv1D:
+    """The MLP's output projection of a layer: the last one that ends in the hidden size."""
+    hidden = model.config.get_text_config().hidden_size
+    mlp = getattr(decoder_layers(model)[layer], "mlp", None)
+    if (
+        mlp is None
+        or any(isinstance(child, nn.ModuleList) for child in mlp.children())
+        or (hasattr(mlp, "experts"))
+    ):
         raise UserError(
-            f"method=unierase: layer {layer} of {type(model).__name__} has no mlp.down_proj "
-            "(mixture-of-experts layers can't be edited)"
+            f"method=unierase: layer {layer} of {type(model).__name__} has no plain MLP; "
+            "mixture-of-experts layers can't be edited"
         )
-    return projection
+    projections = [
+        module
+        for module in mlp.modules()
+        if isinstance(module, (nn.Linear, Conv1D)) and oriented(module).shape[0] == hidden
+    ]
+    if not projections:
+        raise UserError(
+            f"method=unierase: the MLP of layer {layer} of {type(model).__name__} has no "
+            f"projection to the hidden size {hidden}"
+        )
+    return projections[-1]
+
+
+def oriented(projection: nn.Linear | Conv1D) -> torch.Tensor:
+    """The weight as (d_h, d_k), a view on it: GPT-2's Conv1D holds it the other way round."""
+    weight = projection.weight
+    return weight.T if isinstance(projection, Conv1D) else weight
 
 
 def checked_layers(model: PreTrainedModel, layers: Sequence[int]) -> tuple[int, ...]:
@@ -51,23 +75,54 @@ def checked_layers(model: PreTrainedModel, layers: Sequence[int]) -> tuple[int, 
     return tuple(sorted(set(layers)))
 
 
-@contextmanager
-def recorded_inputs(modules: Sequence[nn.Module]) -> Iterator[list[torch.Tensor]]:
-    """Inputs of ``modules`` in the last forward pass, in the order of ``modules``."""
-    recorded: list[torch.Tensor] = [torch.empty(0)] * len(modules)
+class _Enough(Exception):
+    """Ends a forward pass whose remaining layers nobody needs."""
 
-    def hook(index: int):  # type: ignore[no-untyped-def]
-        def record(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-            recorded[index] = inputs[0]
+
+@torch.no_grad()
+def activations(
+    model: PreTrainedModel,
+    inputs: Mapping[str, torch.Tensor],
+    key_layers: Sequence[int],
+    value_layer: int | None = None,
+) -> tuple[list[torch.Tensor], torch.Tensor | None]:
+    """Inputs of the down-projections of ``key_layers``, each (rows, length, d_k), and the hidden
+    states after ``value_layer``, (rows, length, d_h). Layers above the last of them do not run.
+    """
+    layers = decoder_layers(model)
+    keys: dict[int, torch.Tensor] = {}
+    values: list[torch.Tensor] = []
+    last = max([*key_layers, *([] if value_layer is None else [value_layer])])
+
+    def record_key(layer: int):  # type: ignore[no-untyped-def]
+        def record(module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+            keys[layer] = args[0]
 
         return record
 
-    handles = [m.register_forward_pre_hook(hook(i)) for i, m in enumerate(modules)]
+    def record_value(module: nn.Module, args: object, output: object) -> None:
+        hidden = output[0] if isinstance(output, tuple) else output
+        assert isinstance(hidden, torch.Tensor)
+        values.append(hidden)
+
+    def stop(module: nn.Module, args: object, output: object) -> None:
+        raise _Enough
+
+    handles = [
+        down_projection(model, layer).register_forward_pre_hook(record_key(layer))
+        for layer in key_layers
+    ]
+    if value_layer is not None:
+        handles.append(layers[value_layer].register_forward_hook(record_value))
+    handles.append(layers[last].register_forward_hook(stop))
     try:
-        yield recorded
+        model(**inputs, use_cache=False)
+    except _Enough:
+        pass
     finally:
         for handle in handles:
             handle.remove()
+    return [keys[layer] for layer in key_layers], values[0] if values else None
 
 
 @contextmanager
