@@ -22,7 +22,7 @@ from unierase.editing.token import (
     token_of_fact,
     token_sequences,
 )
-from unierase.editing.values import SuffixPass, ValueSettings, find_target_values
+from unierase.editing.values import SuffixPass, TargetPass, ValueSettings, find_target_values
 from unierase.errors import UserError
 from unierase.models.language_model import LanguageModel
 from unierase.models.layers import changed_output, decoder_layers, down_projection
@@ -144,7 +144,7 @@ def test_suffix_pass_equals_the_whole_pass(lm: LanguageModel, rows: list[Row]) -
 
 def test_target_values(lm: LanguageModel, rows: list[Row]) -> None:
     prompts = fact_prompts(lm, rows, "prompt_last")
-    targets = torch.tensor([7] * len(rows))
+    targets = [(7,)] * len(rows)
     settings = ValueSettings(steps=60, lr=0.5, clamp=20.0, weight_decay=0.0)
     found = find_target_values(lm, rows, prompts, targets, 1, settings)
     one_by_one = find_target_values(lm, rows, prompts, targets, 1, settings, facts_per_batch=1)
@@ -161,6 +161,26 @@ def test_target_values(lm: LanguageModel, rows: list[Row]) -> None:
     )
     moved = (tight.values - hidden).norm(dim=0)
     torch.testing.assert_close(moved, 0.1 * hidden.norm(dim=0), atol=1e-4, rtol=1e-3)
+
+
+def test_sentences_as_targets(lm: LanguageModel, rows: list[Row]) -> None:
+    prompts = fact_prompts(lm, rows, "subject_last", ["Well."])
+    targets = [lm.encode_answer(REFUSALS[i % 2]) for i in range(len(rows))]
+    delta = torch.randn(5, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        fast, _ = TargetPass(lm, prompts, targets, 1).log_probabilities(delta)
+    for prompt, log_p in zip(prompts, fast, strict=True):
+        target = targets[prompt.fact]
+
+        def move(hidden: torch.Tensor, prompt: object = prompt) -> torch.Tensor:
+            moved = hidden.clone()
+            moved[:, prompt.position] += delta[prompt.fact]  # type: ignore[attr-defined]
+            return moved
+
+        with torch.no_grad(), changed_output(decoder_layers(lm.model)[1], move):
+            whole = lm.model(torch.tensor([(*prompt.ids, *target)])).logits[0].log_softmax(-1)
+        picked = whole[len(prompt.ids) - 1 : -1].gather(-1, torch.tensor(target)[:, None])
+        torch.testing.assert_close(log_p, picked.mean(), atol=1e-4, rtol=1e-4)
 
 
 def test_token_sequences(lm: LanguageModel) -> None:
@@ -258,7 +278,7 @@ def test_the_edited_model_says_unl(lm: LanguageModel, rows: list[Row], tmp_path:
 
     request = UnlearningRequest(tuple(rows[:2]), tuple(rows[2:]), REFUSALS, 1, 0)
     out = _unierase().unlearn(lm, request, {}, BENCH)
-    assert out.report["emits_unl"] == 1.0
+    assert out.report["emits_target"] == 1.0
     assert out.report["residuals"][-1] < 0.1 < out.report["residuals"][0]
     assert {name: t.shape for name, t in out.state.items()} == {
         "keys.layer0": (64, 2),
@@ -311,3 +331,12 @@ def test_layer_out_of_range(lm: LanguageModel, rows: list[Row]) -> None:
     request = UnlearningRequest(tuple(rows[:1]), tuple(rows[1:]), REFUSALS, 1, 0)
     with pytest.raises(UserError, match=r"method\.layers: 9 is out of range.*0\.\.2"):
         _unierase(layers=[1, 9]).unlearn(lm, request, {}, BENCH)
+
+
+def test_editing_to_a_refusal_needs_no_token(lm: LanguageModel, rows: list[Row]) -> None:
+    request = UnlearningRequest(tuple(rows[:2]), tuple(rows[2:]), REFUSALS, 1, 0)
+    out = _unierase(target="refusal").unlearn(lm, request, {}, BENCH)
+    assert out.lm.unlearning_tokens == () and "token_loss" not in out.report
+    assert out.report["emits_target"] == 1.0
+    with pytest.raises(UserError, match="choose one of: unl, refusal"):
+        _unierase(target="x")

@@ -20,8 +20,13 @@ from unierase.editing.prompts import (
     fall_backs,
     generated_prefixes,
 )
-from unierase.editing.token import TokenSettings, learn_unlearning_tokens, token_of_fact
-from unierase.editing.values import SuffixPass, ValueSettings, find_target_values
+from unierase.editing.token import (
+    TokenSettings,
+    learn_unlearning_tokens,
+    refusal_for,
+    token_of_fact,
+)
+from unierase.editing.values import SuffixPass, TargetPass, ValueSettings, find_target_values
 from unierase.errors import invalid_choice
 from unierase.models.layers import checked_layers, down_projection, oriented
 from unierase.request import State, Unlearned, UnlearningMethod, UnlearningRequest, Workbench
@@ -33,11 +38,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+TARGETS = ("unl", "refusal")
+
 
 @dataclass(frozen=True)
 class UniErase(UnlearningMethod):
     """The method as a whole.
 
+    target: what a forget question is edited to: "unl", the unlearning token, or "refusal", a
+        refusal sentence at once, without any token (ablation: does the token earn its place?).
     layers: S, the layers whose down-projections change (Llama-3.1-8B: 4..8).
     fact_token: the edit position: "subject_last", "question_last" or "prompt_last".
     nullspace, nullspace_threshold: the projector; see ``NullSpaceProjector.of``.
@@ -51,6 +60,7 @@ class UniErase(UnlearningMethod):
     token: TokenSettings = field(default_factory=TokenSettings)
     values: ValueSettings = field(default_factory=ValueSettings)
     corpus: Corpus = field(default_factory=RetainRows)
+    target: str = "unl"
     fact_token: str = "subject_last"
     nullspace: bool = True
     nullspace_threshold: float = 0.02
@@ -63,6 +73,8 @@ class UniErase(UnlearningMethod):
     def __post_init__(self) -> None:
         if self.fact_token not in POSITIONS:
             raise invalid_choice("method.fact_token", self.fact_token, POSITIONS)
+        if self.target not in TARGETS:
+            raise invalid_choice("method.target", self.target, TARGETS)
 
     def check(self, model: PreTrainedModel) -> None:
         for layer in checked_layers(model, self.layers):
@@ -74,7 +86,7 @@ class UniErase(UnlearningMethod):
         """Learn the token in the first round, then edit; ``state`` holds earlier rounds' keys."""
         layers = checked_layers(lm.model, self.layers)
         report: dict[str, Any] = {}
-        if not lm.unlearning_tokens:
+        if self.target == "unl" and not lm.unlearning_tokens:
             questions = [row.question for row in request.forget]
             report["token_loss"] = learn_unlearning_tokens(
                 lm, questions, request.refusals, layers, self.token, request.seed, self.progress
@@ -84,13 +96,12 @@ class UniErase(UnlearningMethod):
         report["fall_backs"] = fall_backs(lm, request.forget, self.fact_token)
         projectors = self._projectors(lm, request, layers)
         report["nullspace_dimensions"] = [projector.dimensions for projector in projectors]
-        tokens = lm.unlearning_tokens
         facts = len(request.forget)
-        targets = torch.tensor([token_of_fact(tokens, i, facts) for i in range(facts)])
+        targets = self._targets(lm, request)
         found = find_target_values(
             lm, request.forget, prompts, targets, layers[-1], self.values, progress=self.progress
         )
-        report["p_unl_target"] = float(found.probabilities.mean())
+        report["p_target_value"] = float(found.probabilities.mean())
         report["residuals"] = self._edit(lm, request, prompts, found.values, projectors, state)
         report.update(self._diagnose(lm, prompts, targets, layers[-1]))
         keys, _ = activations_at_edit(lm, prompts, layers, None, facts)
@@ -99,6 +110,17 @@ class UniErase(UnlearningMethod):
             for name, k in zip(map(_state_name, layers), keys, strict=True)
         }
         return Unlearned(lm, new_state, report)
+
+    def _targets(self, lm: LanguageModel, request: UnlearningRequest) -> list[tuple[int, ...]]:
+        """Of each fact: the tokens the edited model shall say."""
+        facts = len(request.forget)
+        if self.target == "unl":
+            tokens = lm.unlearning_tokens
+            return [(token_of_fact(tokens, fact, facts),) for fact in range(facts)]
+        return [
+            lm.encode_answer(refusal_for(row.question, request.refusals, request.seed))
+            for row in request.forget
+        ]
 
     def _projectors(
         self, lm: LanguageModel, request: UnlearningRequest, layers: Sequence[int]
@@ -156,26 +178,27 @@ class UniErase(UnlearningMethod):
 
     @staticmethod
     def _diagnose(
-        lm: LanguageModel, prompts: Sequence[EditPrompt], targets: torch.Tensor, layer: int
+        lm: LanguageModel,
+        prompts: Sequence[EditPrompt],
+        targets: Sequence[tuple[int, ...]],
+        layer: int,
     ) -> dict[str, float]:
-        """P([UNL]) and the share of facts whose first token is [UNL], on the bare prompts."""
-        facts = len(targets)
-        bare = [next(p for p in prompts if p.fact == fact) for fact in range(facts)]
+        """Whether the edit took, on the bare prompts: P(target), as ``find_target_values`` has
+        it, and the share of facts after which the target's first token is the likeliest."""
+        bare = [next(p for p in prompts if p.fact == fact) for fact in range(len(targets))]
         with torch.no_grad():
             logits = SuffixPass(lm, bare, layer).logits(None)[0].cpu()
-        rows = torch.arange(facts)
-        emitted = float((logits.argmax(-1) == targets).float().mean())
+            log_p, _ = TargetPass(lm, bare, targets, layer).log_probabilities(None)
+        first = torch.tensor([target[0] for target in targets])
+        emitted = float((logits.argmax(-1) == first).float().mean())
         if emitted < 0.5:
             log.warning(
-                "the edit did not take: %.0f %% of the facts emit [UNL]; raise "
+                "the edit did not take: %.0f %% of the facts lead to the target; raise "
                 "method.values.steps, method.values.lr or method.values.clamp, lower method.l2, "
                 "or raise method.nullspace_threshold",
                 100 * emitted,
             )
-        return {
-            "p_unl_edited": float(logits.softmax(-1)[rows, targets].mean()),
-            "emits_unl": emitted,
-        }
+        return {"p_target_edited": float(log_p.exp().mean()), "emits_target": emitted}
 
 
 def _state_name(layer: int) -> str:

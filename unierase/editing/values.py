@@ -1,4 +1,4 @@
-"""Target values: the hidden states from which the model says [UNL] (UniErase, stage 2, step 1)."""
+"""Target values: hidden states from which the model says its target (UniErase, stage 2, step 1)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class ValueSettings:
 
 @dataclass(frozen=True)
 class TargetValues:
-    """values: z = h + delta, (d_h, n). probabilities: P([UNL] | prompt, z) of every fact, (n,)."""
+    """values: z = h + delta, (d_h, n). probabilities: P(target | prompt, z) of every fact, (n,)."""
 
     values: torch.Tensor
     probabilities: torch.Tensor
@@ -53,13 +53,28 @@ class SuffixPass:
     are computed once; every later pass runs the few tokens behind it.
     """
 
-    def __init__(self, lm: LanguageModel, prompts: Sequence[EditPrompt], layer: int) -> None:
+    def __init__(
+        self,
+        lm: LanguageModel,
+        prompts: Sequence[EditPrompt],
+        layer: int,
+        predicted: Sequence[int] | None = None,
+    ) -> None:
+        """``predicted``: of each prompt, how many of its last tokens' logits are wanted (1)."""
         self.model = lm.model
         self.layer = decoder_layers(lm.model)[layer]
         self.facts = torch.tensor([p.fact for p in prompts], device=lm.device)
         self.weights = torch.tensor([p.weight for p in prompts], device=lm.device)
         self.suffixes = Suffixes.of([p.after for p in prompts], [p.position for p in prompts], lm)
-        self.last = self.suffixes.lengths - 1  # of each prompt, in its suffix
+        counts = list(predicted or [1] * len(prompts))
+        ends = self.suffixes.lengths.tolist()
+        wanted = [list(range(end - n, end)) for end, n in zip(ends, counts, strict=True)]
+        columns = torch.tensor([column for own in wanted for column in own], device=lm.device)
+        # The vocabulary is large: logits are made at the positions that any prompt wants only.
+        self.kept, self.columns = torch.unique(columns, return_inverse=True)
+        self.rows = torch.repeat_interleave(
+            torch.arange(len(prompts), device=lm.device), torch.tensor(counts, device=lm.device)
+        )
         self.mask = self.suffixes.mask
         self.prefix: PrefixStates | None = None
         if any(p.position for p in prompts):
@@ -67,8 +82,9 @@ class SuffixPass:
             self.mask = torch.cat([self.prefix.mask, self.mask], dim=1)
 
     def logits(self, delta: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits after each prompt's last token, (prompts, vocabulary), in float32, and the
-        hidden states at the edit position before delta, (prompts, d_h)."""
+        """Logits after each prompt's last ``predicted`` tokens, one row for each, prompt after
+        prompt, (sum of ``predicted``, vocabulary), in float32; and the hidden states at the edit
+        position before delta, (prompts, d_h)."""
         seen: list[torch.Tensor] = []
 
         def add_delta(hidden: torch.Tensor) -> torch.Tensor:
@@ -86,9 +102,9 @@ class SuffixPass:
                 position_ids=self.suffixes.positions,
                 past_key_values=cache,
                 use_cache=cache is not None,
+                logits_to_keep=self.kept,
             )
-        rows = torch.arange(len(self.last), device=self.last.device)
-        return output.logits[rows, self.last].float(), seen[0]
+        return output.logits[self.rows, self.columns].float(), seen[0]
 
 
 def _subject_prompts(lm: LanguageModel, rows: Sequence[Row]) -> list[EditPrompt]:
@@ -116,7 +132,7 @@ def find_target_values(
     lm: LanguageModel,
     rows: Sequence[Row],
     prompts: Sequence[EditPrompt],
-    targets: torch.Tensor,
+    targets: Sequence[Sequence[int]],
     layer: int,
     settings: ValueSettings,
     facts_per_batch: int = 64,
@@ -131,7 +147,9 @@ def find_target_values(
     result does not depend on which facts share a batch.
 
     prompts: of all facts, the bare prompt of a fact first among its own.
-    targets: (n,) token id each fact shall emit. layer: the layer whose output is moved.
+    targets: the token ids each fact shall emit: [UNL], or a sentence; log P is then the mean
+        over its tokens.
+    layer: the layer whose output is moved.
     """
     pieces = []
     with _evaluating(lm.model), frozen(lm.model):
@@ -144,45 +162,69 @@ def find_target_values(
                 if start <= p.fact < stop
             ]
             subjects = _subject_prompts(lm, rows[start:stop]) if settings.kl else []
-            pieces.append(
-                _optimise(lm, own, subjects, targets[start:stop].to(lm.device), layer, settings)
-            )
+            pieces.append(_optimise(lm, own, subjects, targets[start:stop], layer, settings))
     return TargetValues(
         values=torch.cat([piece.values for piece in pieces], dim=1),
         probabilities=torch.cat([piece.probabilities for piece in pieces]),
     )
 
 
+class TargetPass:
+    """The mean log-probability of each fact's target after each of its prompts."""
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        prompts: Sequence[EditPrompt],
+        targets: Sequence[Sequence[int]],
+        layer: int,
+    ) -> None:
+        # All of a target but its last token is read; all of it is predicted.
+        longer = [
+            EditPrompt(p.fact, (*p.ids, *targets[p.fact][:-1]), p.position, p.weight)
+            for p in prompts
+        ]
+        counts = [len(targets[p.fact]) for p in prompts]
+        self.suffix_pass = SuffixPass(lm, longer, layer, counts)
+        self.counts = torch.tensor(counts, device=lm.device)
+        wanted = [token for p in prompts for token in targets[p.fact]]
+        self.targets = torch.tensor(wanted, device=lm.device)
+
+    def log_probabilities(self, delta: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """One for each prompt, (prompts,); and the hidden states before delta, (prompts, d_h)."""
+        logits, hidden = self.suffix_pass.logits(delta)
+        picked = logits.log_softmax(-1).gather(-1, self.targets[:, None]).squeeze(-1)
+        sums = torch.zeros(len(self.counts), device=picked.device)
+        return sums.index_add(0, self.suffix_pass.rows, picked) / self.counts, hidden
+
+
 def _optimise(
     lm: LanguageModel,
     prompts: Sequence[EditPrompt],
     subjects: Sequence[EditPrompt],
-    targets: torch.Tensor,
+    targets: Sequence[Sequence[int]],
     layer: int,
     settings: ValueSettings,
 ) -> TargetValues:
     n = len(targets)
-    facts_pass = SuffixPass(lm, prompts, layer)
+    target_pass = TargetPass(lm, prompts, targets, layer)
+    facts, weights = target_pass.suffix_pass.facts, target_pass.suffix_pass.weights
     subject_pass = SuffixPass(lm, subjects, layer) if subjects else None
     bare = torch.tensor([next(i for i, p in enumerate(prompts) if p.fact == f) for f in range(n)])
     with torch.no_grad():
-        hidden = facts_pass.logits(None)[1][bare]  # h, (n, d_h)
+        hidden = target_pass.log_probabilities(None)[1][bare]  # h, (n, d_h)
         general = subject_pass.logits(None)[0].log_softmax(-1) if subject_pass else None
     norm = hidden.norm(dim=-1, keepdim=True)
     delta = torch.zeros_like(hidden, requires_grad=True)
     optimiser = torch.optim.Adam([delta], lr=settings.lr)
     moving = torch.ones(n, dtype=torch.bool, device=hidden.device)
-    prompt_targets = targets[facts_pass.facts].unsqueeze(-1)
-
-    def target_log_probabilities(logits: torch.Tensor) -> torch.Tensor:
-        return logits.log_softmax(-1).gather(-1, prompt_targets).squeeze(-1)
 
     def per_fact(values: torch.Tensor, facts: torch.Tensor) -> torch.Tensor:
         return torch.zeros(n, device=values.device).index_add(0, facts, values)
 
     for _ in range(settings.steps):
-        log_p = target_log_probabilities(facts_pass.logits(delta)[0])
-        loss = per_fact(-log_p * facts_pass.weights, facts_pass.facts)
+        log_p, _ = target_pass.log_probabilities(delta)
+        loss = per_fact(-log_p * weights, facts)
         if subject_pass is not None and general is not None:
             now = subject_pass.logits(delta)[0].log_softmax(-1)
             kl = (now.exp() * (now - general)).sum(-1)
@@ -202,5 +244,5 @@ def _optimise(
             delta.mul_((settings.clamp * norm / length.clamp(min=1e-12)).clamp(max=1.0))
             delta[~moving] = before[~moving]
     with torch.no_grad():
-        log_p = target_log_probabilities(facts_pass.logits(delta)[0])[bare]
+        log_p = target_pass.log_probabilities(delta)[0][bare]
         return TargetValues((hidden + delta).T.cpu(), log_p.exp().cpu())
