@@ -145,6 +145,21 @@ def test_same_seed_same_record_and_finished_runs_are_kept(tmp_path: Path) -> Non
     again = run(first, *SMALL)
     assert "Already finished" in again.stderr
     assert records(first)["unierase batch"] == one
+    # The model is kept when asked for, later too, and can be exported.
+    run(first, *SMALL, "run.save_model=true")
+    kept = records(first)["unierase batch"]
+    assert kept.comparable() == one.comparable()
+    (folder,) = (path.parent for path in (first / "runs").rglob("result.json"))
+    export = [sys.executable, str(ROOT / "scripts" / "export.py"), str(folder), "out"]
+    subprocess.run(export, check=True, cwd=first, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    card = (first / "out" / "README.md").read_text()
+    assert "Unlearned: 40 rows of fictional/forget01" in card and "_target_" in card
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(first / "out")
+    assert sum(p.numel() for p in model.parameters()) == (kept.parameters or 0) + 64  # [UNL]
+    again_there = subprocess.run(export, capture_output=True, text=True, cwd=first)
+    assert again_there.returncode == 2 and "not empty" in again_there.stderr
 
 
 @pytest.mark.slow

@@ -65,6 +65,8 @@ def execute(cfg: DictConfig, folder: Path) -> float | None:
     keep_freed_memory()
     key = run_key(cfg)
     finished = _finished_record(folder, key) if cfg.run.resume else None
+    if cfg.run.save_model and not (folder / "model" / "config.json").is_file():
+        finished = None
     if finished is not None:
         log.info("Already finished; run.resume=false runs it again")
         print_result(finished, str(folder))

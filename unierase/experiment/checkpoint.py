@@ -66,8 +66,8 @@ class RunFolder:
         shutil.rmtree(self._carried(number), ignore_errors=True)
 
     def clear(self) -> None:
-        """Forget all steps."""
-        for name in ("steps", "carried"):
+        """Forget all steps and the model they led to."""
+        for name in ("steps", "carried", "model"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
 
     def _carried(self, number: int) -> Path:

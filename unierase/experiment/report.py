@@ -38,13 +38,15 @@ def print_plan(lines: Mapping[str, str], console: Console | None = None) -> None
     (console or Console(stderr=True)).print(table)
 
 
-def _number(value: Any) -> str:
+def number(value: Any) -> str:
+    """A score as text; a dash for one that is absent."""
     if value is None:
         return "–"
     return f"{value:.3f}" if abs(value) >= 0.001 or value == 0 else f"{value:.1e}"
 
 
-def _difference(before: Any, after: Any) -> str:
+def difference(before: Any, after: Any) -> str:
+    """The signed change as text; empty where one side is absent."""
     return "" if before is None or after is None else f"{after - before:+.3f}"
 
 
@@ -61,7 +63,7 @@ def result_table(record: RunRecord) -> Table:
         table.add_row(f"[bold]{name}[/bold] ({rows:g} row{'' if rows == 1 else 's'})")
         for key, label in SET_SCORES:
             b, a = old.get(key), scores.get(key)
-            table.add_row(f"  {label}", _number(b), _number(a), _difference(b, a))
+            table.add_row(f"  {label}", number(b), number(a), difference(b, a))
     table.add_section()
     for key, label in AGGREGATES:
         if key not in after:
@@ -69,7 +71,7 @@ def result_table(record: RunRecord) -> Table:
         entered, full = after.get(f"{key}_scores"), after.get(f"{key}_scores_full")
         mark = f" ({entered:g} of {full:g} scores)" if full and entered != full else ""
         b, a = before.get(key), after[key]
-        table.add_row(label + mark, _number(b), _number(a), _difference(b, a))
+        table.add_row(label + mark, number(b), number(a), difference(b, a))
     return table
 
 

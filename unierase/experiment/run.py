@@ -23,6 +23,7 @@ from unierase.experiment.report import print_plan
 from unierase.experiment.scenarios import Scenario, Step
 from unierase.experiment.scoring import CachedScores, write_scores
 from unierase.experiment.tracking import TrackedRun
+from unierase.files import is_complete, replace_folder
 from unierase.models.sources import ModelSource, resolve_device
 from unierase.models.targets import TargetModels
 from unierase.request import State, UnlearningMethod, Workbench
@@ -117,6 +118,8 @@ class Experiment:
         state: State = {}
         for number, step in enumerate(self.steps, start=1):
             done = self.files.step(number)
+            if number == len(self.steps) and self._model_is_missing():
+                done = None
             if done is None:
                 if step.fresh:
                     lm, state = None, {}
@@ -127,6 +130,7 @@ class Experiment:
                     if carried is None:
                         log.warning("the model after step %d is missing; starting over", number - 1)
                         self.files.clear()
+                        record.rounds.clear()
                         return self.run(record, clock, tracked)
                     lm, state = carried
                 done, lm, state = self._step(number, step, lm, state, clock)
@@ -134,14 +138,17 @@ class Experiment:
             record.changed_share = done["changed_share"]
             tracked.log(done["metrics"], number)
             log.info("%s: %s", step.name, _summary(done["metrics"]))
-        if self.cfg.run.save_model and lm is not None:
-            lm.save(self.files.folder / "model")
+        if lm is not None and self._model_is_missing():
+            replace_folder(self.files.folder / "model", lm.save)
         after = [done["metrics"] for done in record.rounds]
         if self.scenario.name == "precise":
             record.before, record.after = mean_metrics(before), mean_metrics(after)
         else:
             record.before, record.after = before[-1], after[-1]
         record.change = change(record.before, record.after)
+
+    def _model_is_missing(self) -> bool:
+        return bool(self.cfg.run.save_model and not is_complete(self.files.folder / "model"))
 
     def _aggregate_before(self, step: Step) -> dict[str, Any]:
         scores = self.before.score(step.sets)
