@@ -52,7 +52,7 @@ def test_every_file_names_its_command(group: str, choice: str) -> None:
 
 @pytest.mark.parametrize("corpus", ["retain", "wikipedia", "file"])
 def test_the_corpus_can_be_chosen(corpus: str) -> None:
-    path = ["method.corpus.path=x"] if corpus == "file" else []
+    path = [f"method.corpus.path={__file__}"] if corpus == "file" else []
     cfg = config(f"+method/corpus={corpus}", *path)
     assert instantiate(cfg.method.corpus).identity()
 

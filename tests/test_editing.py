@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from unierase.editing import covariance
 from unierase.editing.closed_form import edit_update
+from unierase.editing.corpus import TextFile
+from unierase.editing.covariance import cached_covariances
 from unierase.editing.keys import activations_at_edit, key_covariances
 from unierase.editing.method import UniErase
 from unierase.editing.projector import NullSpaceProjector
@@ -320,6 +323,43 @@ def test_the_null_space_protects_retain_rows(lm: LanguageModel, rows: list[Row])
     free = _unierase().unlearn(other, request, {}, BENCH)
     assert all(n < 64 for n in out.report["nullspace_dimensions"])
     assert free.report["nullspace_dimensions"] == [64, 64]
+
+
+def test_covariances_are_measured_once_on_the_untouched_model(
+    lm: LanguageModel, rows: list[Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "text.txt"
+    file.write_text("\n".join(row.answer for row in rows) + "\n\n")
+    corpus = TextFile(str(file), passages=4)
+    sequences = list(corpus.sequences(lm, None))  # type: ignore[arg-type]
+    assert len(sequences) == 4
+    whole = key_covariances(lm, sequences, [0, 1])
+    monkeypatch.setattr(covariance, "CHUNK", 3)
+    arguments = (sequences, {"model": "a"}, [0, 1], tmp_path / "cache")
+    chunked = cached_covariances(lm, *arguments, compute=True, progress=False)
+    torch.testing.assert_close(chunked, whole)
+    kept = cached_covariances(None, *arguments, compute=False, progress=False)  # type: ignore[arg-type]
+    assert all(torch.equal(one, two) for one, two in zip(kept, chunked, strict=True))
+    with pytest.raises(UserError, match="are gone; start over"):
+        cached_covariances(
+            lm, sequences, {"model": "b"}, [0], tmp_path / "cache", compute=False, progress=False
+        )
+    # A sequence of requests finds the first round's, though the model has changed since.
+    bench = Workbench(tmp_path, tmp_path / "run", _NoTargets())
+    method = _unierase(nullspace=True, nullspace_threshold=1e-3, corpus=corpus)
+    first = UnlearningRequest(tuple(rows[:1]), tuple(rows[1:]), REFUSALS, 1, 0)
+    out = method.unlearn(lm, first, {}, bench)
+    made = set((tmp_path / "run" / "covariances").glob("*/complete.json"))
+    assert len(made) == 2
+    second = UnlearningRequest(tuple(rows[1:2]), tuple(rows[2:]), REFUSALS, 2, 0)
+    later = method.unlearn(out.lm, second, out.state, bench)
+    assert set((tmp_path / "run" / "covariances").glob("*/complete.json")) == made
+    assert torch.equal(later.state["first_model"], out.state["first_model"])
+
+
+def test_a_missing_corpus_is_named() -> None:
+    with pytest.raises(UserError, match=r"method\.corpus\.path=nowhere: no such file"):
+        TextFile("nowhere", 1).identity()
 
 
 def test_bad_settings() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,9 +17,14 @@ if TYPE_CHECKING:
 
 
 class Corpus(Protocol):
-    """Token sequences to average keys over."""
+    """Token sequences to average keys over.
 
-    def sequences(self, lm: LanguageModel, request: UnlearningRequest) -> list[tuple[int, ...]]:
+    follows_request: the sequences differ from request to request.
+    """
+
+    follows_request: bool
+
+    def sequences(self, lm: LanguageModel, request: UnlearningRequest) -> Iterable[tuple[int, ...]]:
         """The sequences as token ids."""
 
     def identity(self) -> Mapping[str, Any]:
@@ -31,6 +38,8 @@ class RetainRows:
     Needs no other text, and it is the knowledge that has to stay; at full scale the paper takes
     Wikipedia instead (``HubText``).
     """
+
+    follows_request = True
 
     def sequences(self, lm: LanguageModel, request: UnlearningRequest) -> list[tuple[int, ...]]:
         return [
@@ -50,15 +59,24 @@ class TextFile:
     passages: int
     max_tokens: int = 256
 
-    def sequences(self, lm: LanguageModel, request: UnlearningRequest) -> list[tuple[int, ...]]:
+    follows_request = False
+
+    def _file(self) -> Path:
         path = Path(self.path)
         if not path.is_file():
             raise UserError(f"method.corpus.path={self.path}: no such file")
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-        return _truncated(lm, [line for line in lines if line][: self.passages], self.max_tokens)
+        return path
+
+    def sequences(self, lm: LanguageModel, request: UnlearningRequest) -> Iterable[tuple[int, ...]]:
+        with self._file().open(encoding="utf-8") as file:
+            lines = (line.strip() for line in file)
+            for line in islice((line for line in lines if line), self.passages):
+                yield from _truncated(lm, line, self.max_tokens)
 
     def identity(self) -> Mapping[str, Any]:
-        return {"corpus": self.path, "passages": self.passages, "max_tokens": self.max_tokens}
+        # By content: a file may change under its name.
+        content = hashlib.sha256(self._file().read_bytes()).hexdigest()
+        return {"corpus": content, "passages": self.passages, "max_tokens": self.max_tokens}
 
 
 @dataclass(frozen=True)
@@ -72,18 +90,20 @@ class HubText:
     split: str = "train"
     field: str = "text"
 
-    def sequences(self, lm: LanguageModel, request: UnlearningRequest) -> list[tuple[int, ...]]:
+    follows_request = False
+
+    def sequences(self, lm: LanguageModel, request: UnlearningRequest) -> Iterable[tuple[int, ...]]:
         from datasets import load_dataset
 
         try:
             rows = load_dataset(self.dataset, self.config, split=self.split, streaming=True)
-            texts = [row[self.field] for row in rows.take(self.passages)]
+            for row in rows.take(self.passages):
+                yield from _truncated(lm, row[self.field], self.max_tokens)
         except (OSError, ValueError) as error:
             raise UserError(
                 f"method.corpus.dataset={self.dataset}: the hub can't be reached; take "
                 "method/corpus=retain, or a local file with method/corpus=file"
             ) from error
-        return _truncated(lm, texts, self.max_tokens)
 
     def identity(self) -> Mapping[str, Any]:
         return {
@@ -93,6 +113,7 @@ class HubText:
         }
 
 
-def _truncated(lm: LanguageModel, texts: list[str], max_tokens: int) -> list[tuple[int, ...]]:
-    encoded = lm.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
-    return [tuple(ids[:max_tokens]) for ids in encoded if ids]
+def _truncated(lm: LanguageModel, text: str, max_tokens: int) -> Iterator[tuple[int, ...]]:
+    ids = lm.tokenizer(text, add_special_tokens=False)["input_ids"][:max_tokens]
+    if ids:
+        yield tuple(ids)

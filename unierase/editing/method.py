@@ -11,6 +11,7 @@ import torch
 
 from unierase.editing.closed_form import edit_update
 from unierase.editing.corpus import Corpus, RetainRows
+from unierase.editing.covariance import cached_covariances, fingerprint
 from unierase.editing.keys import activations_at_edit, key_covariances
 from unierase.editing.projector import NullSpaceProjector
 from unierase.editing.prompts import (
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TARGETS = ("unl", "refusal")
+_FIRST = "first_model"
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,10 @@ class UniErase(UnlearningMethod):
         """Learn the token in the first round, then edit; ``state`` holds earlier rounds' keys."""
         layers = checked_layers(lm.model, self.layers)
         report: dict[str, Any] = {}
+        # Before anything changes the model: covariances are kept on disk by its weights.
+        first = self._first_model(lm, state)
+        projectors = self._projectors(lm, request, layers, state, first, bench)
+        report["nullspace_dimensions"] = [projector.dimensions for projector in projectors]
         if self.target == "unl" and not lm.unlearning_tokens:
             questions = [row.question for row in request.forget]
             report["token_loss"] = learn_unlearning_tokens(
@@ -94,8 +100,6 @@ class UniErase(UnlearningMethod):
         prefixes = generated_prefixes(lm, self.context_prefixes, self.context_tokens)
         prompts = fact_prompts(lm, request.forget, self.fact_token, prefixes)
         report["fall_backs"] = fall_backs(lm, request.forget, self.fact_token)
-        projectors = self._projectors(lm, request, layers)
-        report["nullspace_dimensions"] = [projector.dimensions for projector in projectors]
         facts = len(request.forget)
         targets = self._targets(lm, request)
         found = find_target_values(
@@ -105,11 +109,18 @@ class UniErase(UnlearningMethod):
         report["residuals"] = self._edit(lm, request, prompts, found.values, projectors, state)
         report.update(self._diagnose(lm, prompts, targets, layers[-1]))
         keys, _ = activations_at_edit(lm, prompts, layers, None, facts)
-        new_state = {
+        all_keys = {
             name: torch.cat([state[name], k], dim=1) if name in state else k
             for name, k in zip(map(_state_name, layers), keys, strict=True)
         }
-        return Unlearned(lm, new_state, report)
+        return Unlearned(lm, {**all_keys, **first}, report)
+
+    def _first_model(self, lm: LanguageModel, state: State) -> dict[str, torch.Tensor]:
+        """What later rounds find the covariances of the first round's model by: AlphaEdit
+        measures general knowledge once, on the untouched model."""
+        if not self.nullspace or self.corpus.follows_request:
+            return {}
+        return {_FIRST: state[_FIRST] if _FIRST in state else fingerprint(lm.model)}
 
     def _targets(self, lm: LanguageModel, request: UnlearningRequest) -> list[tuple[int, ...]]:
         """Of each fact: the tokens the edited model shall say."""
@@ -123,13 +134,30 @@ class UniErase(UnlearningMethod):
         ]
 
     def _projectors(
-        self, lm: LanguageModel, request: UnlearningRequest, layers: Sequence[int]
+        self,
+        lm: LanguageModel,
+        request: UnlearningRequest,
+        layers: Sequence[int],
+        state: State,
+        first: State,
+        bench: Workbench,
     ) -> list[NullSpaceProjector]:
         if not self.nullspace:
             sizes = [oriented(down_projection(lm.model, layer)).shape[1] for layer in layers]
             return [NullSpaceProjector.identity(size) for size in sizes]
-        sequences = self.corpus.sequences(lm, request)
-        covariances = key_covariances(lm, sequences, layers)
+        if self.corpus.follows_request:
+            sequences = list(self.corpus.sequences(lm, request))
+            covariances = key_covariances(lm, sequences, layers)
+        else:
+            covariances = cached_covariances(
+                lm,
+                self.corpus.sequences(lm, request),
+                {"model": first[_FIRST].tolist(), **self.corpus.identity()},
+                layers,
+                bench.cache_dir / "covariances",
+                compute=_FIRST not in state,
+                progress=self.progress,
+            )
         return [NullSpaceProjector.of(c, self.nullspace_threshold) for c in covariances]
 
     def _edit(
