@@ -199,6 +199,9 @@ def test_token_sequences(lm: LanguageModel) -> None:
         "<|user|>Who?<|assistant|>[UNL2]I do not know.[UNL2]<|end|>"
     )
     assert raw.ids[raw.first] == chat.ids[chat.first] == tokens[1]
+    again = token_sequences(lm, ["Where?", "Who?"], REFUSALS, tokens, False, 0, 64, at_least=39)
+    assert len(again) == 40 and len({sequence.prefix for sequence in again}) == 2
+    assert len(set(again)) == 4  # two questions, two refusals
 
 
 def test_refusals_are_chosen_by_question_and_seed() -> None:

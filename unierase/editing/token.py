@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING
 
 import torch
@@ -27,6 +28,8 @@ class TokenSettings:
     num_tokens: unlearning tokens; forget questions are dealt to them in blocks.
     share_output_row: untied models only: the token's output row is the initial embedding and
         stays (published); false trains it too. Tied models have one row for both.
+    min_sequences: a request of fewer questions repeats them, with other refusals, up to so many:
+        one question alone would give a step an epoch (published: 0).
     prefix_memory: bytes in which the attention states of the questions are kept between epochs.
     robust_phase: train with noise on the layers to be edited.
     noise_scale: standard deviation of that noise in units of the weights' own. The published
@@ -45,6 +48,7 @@ class TokenSettings:
     share_output_row: bool = True
     batch_size: int = 16
     max_length: int = 128
+    min_sequences: int = 0
     prefix_memory: int = 4 * 2**30
 
 
@@ -92,9 +96,10 @@ def token_of_fact(tokens: Sequence[int], fact: int, facts: int) -> int:
     return tokens[fact * len(tokens) // facts]
 
 
-def refusal_for(question: str, refusals: Sequence[str], seed: int) -> str:
-    """One of ``refusals``: the same for a question and seed in every process."""
-    return random.Random(f"{seed}:{question}").choice(list(refusals))
+def refusal_for(question: str, refusals: Sequence[str], seed: int, turn: int = 0) -> str:
+    """One of ``refusals``: the same for a question, seed and turn in every process."""
+    name = f"{seed}:{question}" if not turn else f"{seed}:{question}:{turn}"
+    return random.Random(name).choice(list(refusals))
 
 
 def token_sequences(
@@ -105,17 +110,22 @@ def token_sequences(
     chat: bool,
     seed: int,
     max_length: int,
+    at_least: int = 0,
 ) -> list[TokenSequence]:
-    """``question [UNL] refusal [UNL] end`` for every question, as raw text or as a chat."""
+    """``question [UNL] refusal [UNL] end`` for every question, as raw text or as a chat.
+
+    at_least: the questions are taken again, with other refusals, until there are that many.
+    """
     sequences = []
-    for i, question in enumerate(questions):
+    turns = max(1, math.ceil(at_least / len(questions)))
+    for turn, (i, question) in product(range(turns), enumerate(questions)):
         token = token_of_fact(tokens, i, len(questions))
         prompt = (
             lm.encode_prompt(question).ids
             if chat
             else tuple(lm.tokenizer(question, add_special_tokens=False)["input_ids"])
         )
-        refusal = refusal_for(question, refusals, seed)
+        refusal = refusal_for(question, refusals, seed, turn)
         answer = lm.encode_answer(refusal)
         end = lm.end_ids
         words = answer[: len(answer) - len(end)]
@@ -275,7 +285,16 @@ def learn_unlearning_tokens(
     trainer = TokenTrainer(lm, tokens, settings)
 
     def sequences(chat: bool) -> list[TokenSequence]:
-        return token_sequences(lm, questions, refusals, tokens, chat, seed, settings.max_length)
+        return token_sequences(
+            lm,
+            questions,
+            refusals,
+            tokens,
+            chat,
+            seed,
+            settings.max_length,
+            settings.min_sequences,
+        )
 
     raw, both = sequences(False), sequences(False) + sequences(True)
     per_epoch = [math.ceil(len(s) / settings.batch_size) for s in (raw, both)]
