@@ -86,7 +86,7 @@ def test_passes_over_cached_prefixes_equal_whole_ones(
     prompts = fact_prompts(other, rows, "subject_last")
     pairs = [(row.question, row.answer) for row in rows]
     with torch.no_grad():
-        logits = SuffixPass(other, prompts, 1).logits(None)[0]
+        logits = SuffixPass(other, prompts, 1).logits(None)
         scored = answer_log_probabilities(other, pairs)
         for prompt, fast, (_, answer), values in zip(prompts, logits, pairs, scored, strict=True):
             whole = other.model(torch.tensor([prompt.ids])).logits[0, -1]

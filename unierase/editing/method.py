@@ -215,8 +215,8 @@ class UniErase(UnlearningMethod):
         it, and the share of facts after which the target's first token is the likeliest."""
         bare = [next(p for p in prompts if p.fact == fact) for fact in range(len(targets))]
         with torch.no_grad():
-            logits = SuffixPass(lm, bare, layer).logits(None)[0].cpu()
-            log_p, _ = TargetPass(lm, bare, targets, layer).log_probabilities(None)
+            logits = SuffixPass(lm, bare, layer).logits(None).cpu()
+            log_p = TargetPass(lm, bare, targets, layer).log_probabilities(None)
         first = torch.tensor([target[0] for target in targets])
         emitted = float((logits.argmax(-1) == first).float().mean())
         if emitted < 0.5:

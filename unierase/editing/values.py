@@ -11,7 +11,7 @@ import torch
 from tqdm.auto import tqdm
 
 from unierase.editing.prompts import EditPrompt
-from unierase.models.layers import changed_output, decoder_layers, frozen
+from unierase.models.layers import decoder_layers, frozen, replaced_outputs
 from unierase.scoring.prefix import PrefixStates, Suffixes
 
 if TYPE_CHECKING:
@@ -47,10 +47,14 @@ class TargetValues:
 
 
 class SuffixPass:
-    """Forward passes that recompute only the tokens from the edit position on.
+    """Forward passes that recompute only what a delta at the edit position can change.
 
-    Nothing in front of the edit position depends on a delta, so its attention keys and values
-    are computed once; every later pass runs the few tokens behind it.
+    Nothing in front of the edit position depends on it: those tokens' attention keys and values
+    are computed once. Nor does any layer up to the one it is added to: the hidden states there
+    are computed once, too. Every pass runs the few tokens from the edit position on through the
+    layers above.
+
+    hidden: the states at the edit position without a delta, (prompts, d_h), float32.
     """
 
     def __init__(
@@ -62,12 +66,12 @@ class SuffixPass:
     ) -> None:
         """``predicted``: of each prompt, how many of its last tokens' logits are wanted (1)."""
         self.model = lm.model
-        self.layer = decoder_layers(lm.model)[layer]
         self.facts = torch.tensor([p.fact for p in prompts], device=lm.device)
         self.weights = torch.tensor([p.weight for p in prompts], device=lm.device)
-        self.suffixes = Suffixes.of([p.after for p in prompts], [p.position for p in prompts], lm)
+        suffixes = Suffixes.of([p.after for p in prompts], [p.position for p in prompts], lm)
+        self.positions, self.mask = suffixes.positions, suffixes.mask
         counts = list(predicted or [1] * len(prompts))
-        ends = self.suffixes.lengths.tolist()
+        ends = suffixes.lengths.tolist()
         wanted = [list(range(end - n, end)) for end, n in zip(ends, counts, strict=True)]
         columns = torch.tensor([column for own in wanted for column in own], device=lm.device)
         # The vocabulary is large: logits are made at the positions that any prompt wants only.
@@ -75,36 +79,54 @@ class SuffixPass:
         self.rows = torch.repeat_interleave(
             torch.arange(len(prompts), device=lm.device), torch.tensor(counts, device=lm.device)
         )
-        self.mask = self.suffixes.mask
         self.prefix: PrefixStates | None = None
         if any(p.position for p in prompts):
             self.prefix = PrefixStates.of(lm, [p.before for p in prompts])
             self.mask = torch.cat([self.prefix.mask, self.mask], dim=1)
+        layers = decoder_layers(lm.model)
+        self.below, self.layer = layers[:layer], layers[layer]
+        self.ids = suffixes.ids
+        outputs: list[object] = []
+        handle = self.layer.register_forward_hook(lambda *call: outputs.append(call[2]))
+        try:
+            with torch.no_grad():
+                self._pass()
+        finally:
+            handle.remove()
+        # Some architectures' layers put out a tuple that begins with the hidden states.
+        self.is_tuple = isinstance(outputs[0], tuple)
+        states = outputs[0][0] if isinstance(outputs[0], tuple) else outputs[0]
+        assert isinstance(states, torch.Tensor)
+        self.states = states.detach()
+        self.hidden = self.states[:, 0].float()
 
-    def logits(self, delta: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits after each prompt's last ``predicted`` tokens, one row for each, prompt after
-        prompt, (sum of ``predicted``, vocabulary), in float32; and the hidden states at the edit
-        position before delta, (prompts, d_h)."""
-        seen: list[torch.Tensor] = []
-
-        def add_delta(hidden: torch.Tensor) -> torch.Tensor:
-            seen.append(hidden[:, 0].detach().float())
-            if delta is None:
-                return hidden
-            moved = hidden[:, :1] + delta[self.facts].unsqueeze(1).to(hidden.dtype)
-            return torch.cat([moved, hidden[:, 1:]], dim=1)
-
+    def _pass(self) -> torch.Tensor:
         cache = self.prefix.cache() if self.prefix is not None else None
-        with changed_output(self.layer, add_delta):
-            output = self.model(
-                input_ids=self.suffixes.ids,
-                attention_mask=self.mask,
-                position_ids=self.suffixes.positions,
-                past_key_values=cache,
-                use_cache=cache is not None,
-                logits_to_keep=self.kept,
-            )
-        return output.logits[self.rows, self.columns].float(), seen[0]
+        logits: torch.Tensor = self.model(
+            input_ids=self.ids,
+            attention_mask=self.mask,
+            position_ids=self.positions,
+            past_key_values=cache,
+            use_cache=cache is not None,
+            logits_to_keep=self.kept,
+        ).logits
+        return logits
+
+    def logits(self, delta: torch.Tensor | None) -> torch.Tensor:
+        """Logits after each prompt's last ``predicted`` tokens, one row for each, prompt after
+        prompt, (sum of ``predicted``, vocabulary), in float32.
+
+        delta: (facts, d_h), added to the states at the edit position.
+        """
+        states = self.states
+        if delta is not None:
+            moved = states[:, :1] + delta[self.facts].unsqueeze(1).to(states.dtype)
+            states = torch.cat([moved, states[:, 1:]], dim=1)
+        output = (states,) if self.is_tuple else states
+        unused = (self.states,) if self.is_tuple else self.states
+        with replaced_outputs({**dict.fromkeys(self.below, unused), self.layer: output}):
+            logits = self._pass()
+        return logits[self.rows, self.columns].float()
 
 
 def _subject_prompts(lm: LanguageModel, rows: Sequence[Row]) -> list[EditPrompt]:
@@ -190,12 +212,12 @@ class TargetPass:
         wanted = [token for p in prompts for token in targets[p.fact]]
         self.targets = torch.tensor(wanted, device=lm.device)
 
-    def log_probabilities(self, delta: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """One for each prompt, (prompts,); and the hidden states before delta, (prompts, d_h)."""
-        logits, hidden = self.suffix_pass.logits(delta)
+    def log_probabilities(self, delta: torch.Tensor | None) -> torch.Tensor:
+        """One for each prompt, (prompts,)."""
+        logits = self.suffix_pass.logits(delta)
         picked = logits.log_softmax(-1).gather(-1, self.targets[:, None]).squeeze(-1)
         sums = torch.zeros(len(self.counts), device=picked.device)
-        return sums.index_add(0, self.suffix_pass.rows, picked) / self.counts, hidden
+        return sums.index_add(0, self.suffix_pass.rows, picked) / self.counts
 
 
 def _optimise(
@@ -211,9 +233,9 @@ def _optimise(
     facts, weights = target_pass.suffix_pass.facts, target_pass.suffix_pass.weights
     subject_pass = SuffixPass(lm, subjects, layer) if subjects else None
     bare = torch.tensor([next(i for i, p in enumerate(prompts) if p.fact == f) for f in range(n)])
+    hidden = target_pass.suffix_pass.hidden[bare]  # h, (n, d_h)
     with torch.no_grad():
-        hidden = target_pass.log_probabilities(None)[1][bare]  # h, (n, d_h)
-        general = subject_pass.logits(None)[0].log_softmax(-1) if subject_pass else None
+        general = subject_pass.logits(None).log_softmax(-1) if subject_pass else None
     norm = hidden.norm(dim=-1, keepdim=True)
     delta = torch.zeros_like(hidden, requires_grad=True)
     optimiser = torch.optim.Adam([delta], lr=settings.lr)
@@ -223,10 +245,10 @@ def _optimise(
         return torch.zeros(n, device=values.device).index_add(0, facts, values)
 
     for _ in range(settings.steps):
-        log_p, _ = target_pass.log_probabilities(delta)
+        log_p = target_pass.log_probabilities(delta)
         loss = per_fact(-log_p * weights, facts)
         if subject_pass is not None and general is not None:
-            now = subject_pass.logits(delta)[0].log_softmax(-1)
+            now = subject_pass.logits(delta).log_softmax(-1)
             kl = (now.exp() * (now - general)).sum(-1)
             loss = loss + settings.kl * per_fact(kl, subject_pass.facts)
         loss = loss + settings.weight_decay * delta.norm(dim=-1) / norm.squeeze(-1) ** 2
@@ -244,5 +266,5 @@ def _optimise(
             delta.mul_((settings.clamp * norm / length.clamp(min=1e-12)).clamp(max=1.0))
             delta[~moving] = before[~moving]
     with torch.no_grad():
-        log_p = target_pass.log_probabilities(delta)[0][bare]
+        log_p = target_pass.log_probabilities(delta)[bare]
         return TargetValues((hidden + delta).T.cpu(), log_p.exp().cpu())
