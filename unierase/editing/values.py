@@ -129,7 +129,7 @@ class SuffixPass:
         return logits[self.rows, self.columns].float()
 
 
-def _subject_prompts(lm: LanguageModel, rows: Sequence[Row]) -> list[EditPrompt]:
+def subject_prompts(lm: LanguageModel, rows: Sequence[Row]) -> list[EditPrompt]:
     """The prompt "{subject} is a" of every row with a subject; it is edited at the subject."""
     prompts = []
     for fact, row in enumerate(rows):
@@ -183,7 +183,7 @@ def find_target_values(
                 for p in prompts
                 if start <= p.fact < stop
             ]
-            subjects = _subject_prompts(lm, rows[start:stop]) if settings.kl else []
+            subjects = subject_prompts(lm, rows[start:stop]) if settings.kl else []
             pieces.append(_optimise(lm, own, subjects, targets[start:stop], layer, settings))
     return TargetValues(
         values=torch.cat([piece.values for piece in pieces], dim=1),
