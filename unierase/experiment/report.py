@@ -47,7 +47,10 @@ def number(value: Any) -> str:
 
 def difference(before: Any, after: Any) -> str:
     """The signed change as text; empty where one side is absent."""
-    return "" if before is None or after is None else f"{after - before:+.3f}"
+    if before is None or after is None:
+        return ""
+    text = f"{after - before:+.3f}"
+    return "0.000" if text in ("+0.000", "-0.000") else text
 
 
 def result_table(record: RunRecord) -> Table:
