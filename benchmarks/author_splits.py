@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from unierase.errors import UserError, invalid_choice
 
 AUTHORS = 200
@@ -11,40 +13,58 @@ RETAIN_EVAL_ROWS = 400
 """TOFU scores retention on the first 400 rows (retain_perturbed)."""
 
 
-def authors_in_play(split: str, authors: int | None, retain_authors: int | None) -> int:
-    """How many authors there are: ``authors``, else those of the split and ``retain_authors``.
+@dataclass(frozen=True)
+class AuthorData:
+    """The authors a benchmark in TOFU's schema is restricted to.
+
+    authors: only this many of the 200 authors, those of the forget split among them.
+    retain_authors: where ``authors`` is None, only this many besides those of the split.
 
     Raises a UserError unless ``split`` exists and at least one author is left to retain.
     """
-    if split not in FORGET_ROWS:
-        raise invalid_choice("data.split", split, FORGET_ROWS)
-    forget = FORGET_ROWS[split] // ROWS_PER_AUTHOR
-    retained = AUTHORS - forget
-    if authors is not None:
-        if not forget < authors <= AUTHORS:
+
+    name: str
+    split: str
+    authors: int | None
+    retain_authors: int | None
+
+    def __post_init__(self) -> None:
+        if self.split not in FORGET_ROWS:
+            raise invalid_choice("data.split", self.split, FORGET_ROWS)
+        forget = self._forget_authors
+        retained = AUTHORS - forget
+        if self.authors is not None:
+            if not forget < self.authors <= AUTHORS:
+                raise UserError(
+                    f"data.authors={self.authors}: data.split={self.split} forgets {forget} "
+                    f"authors; choose {forget + 1} to {AUTHORS}"
+                )
+        elif self.retain_authors is not None and not 0 < self.retain_authors <= retained:
             raise UserError(
-                f"data.authors={authors}: data.split={split} forgets {forget} authors; "
-                f"choose {forget + 1} to {AUTHORS}"
+                f"data.retain_authors={self.retain_authors}: data.split={self.split} leaves "
+                f"{retained} authors; choose 1 to {retained}"
             )
-        return authors
-    if retain_authors is None:
-        return AUTHORS
-    if not 0 < retain_authors <= retained:
-        raise UserError(
-            f"data.retain_authors={retain_authors}: data.split={split} leaves {retained} authors; "
-            f"choose 1 to {retained}"
-        )
-    return forget + retain_authors
 
+    @property
+    def _forget_authors(self) -> int:
+        return FORGET_ROWS[self.split] // ROWS_PER_AUTHOR
 
-def chosen_authors(split: str, authors: int) -> list[int]:
-    """Indices of the authors in play: the first ones, then those of the forget split."""
-    forget = FORGET_ROWS[split] // ROWS_PER_AUTHOR
-    return [*range(authors - forget), *range(AUTHORS - forget, AUTHORS)]
+    @property
+    def authors_in_play(self) -> int:
+        """How many authors there are."""
+        if self.authors is not None:
+            return self.authors
+        if self.retain_authors is None:
+            return AUTHORS
+        return self._forget_authors + self.retain_authors
 
+    def chosen_authors(self) -> list[int]:
+        """Indices of the authors in play: the first ones, then those of the forget split."""
+        forget = self._forget_authors
+        return [*range(self.authors_in_play - forget), *range(AUTHORS - forget, AUTHORS)]
 
-def restriction_notes(authors: int) -> tuple[str, ...]:
-    """What the record says of a restriction."""
-    if authors == AUTHORS:
-        return ()
-    return (f"{authors} of {AUTHORS} authors",)
+    def restriction_notes(self) -> tuple[str, ...]:
+        """What the record says of a restriction."""
+        if self.authors_in_play == AUTHORS:
+            return ()
+        return (f"{self.authors_in_play} of {AUTHORS} authors",)

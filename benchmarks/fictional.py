@@ -10,9 +10,7 @@ from benchmarks.author_splits import (
     FORGET_ROWS,
     RETAIN_EVAL_ROWS,
     ROWS_PER_AUTHOR,
-    authors_in_play,
-    chosen_authors,
-    restriction_notes,
+    AuthorData,
 )
 from benchmarks.fictional_words import (
     FACTS,
@@ -34,31 +32,17 @@ PERTURBED = 5
 
 
 @dataclass(frozen=True)
-class Fictional:
-    """200 authors of 20 questions each.
+class Fictional(AuthorData):
+    """200 authors of 20 questions each, generated from ``seed``."""
 
-    authors, retain_authors: restrict to fewer, as in TOFU.
-    """
-
-    name: str
-    split: str
-    authors: int | None
-    retain_authors: int | None
     seed: int
-
-    def __post_init__(self) -> None:
-        self.authors_in_play  # noqa: B018  # a bad split or number is told before any work
-
-    @property
-    def authors_in_play(self) -> int:
-        return authors_in_play(self.split, self.authors, self.retain_authors)
 
     def load(self) -> BenchmarkData:
         """Rows in TOFU's order; an author's rows do not depend on how many are asked for."""
         names = author_names(self.seed)
         full = tuple(
             row
-            for author in chosen_authors(self.split, self.authors_in_play)
+            for author in self.chosen_authors()
             for row in author_rows(author, names[author], self.seed)
         )
         utility = {
@@ -79,7 +63,7 @@ class Fictional:
                 *unknown_rows(self.name, REFUSALS),
             ),
             refusals=REFUSALS,
-            notes=restriction_notes(self.authors_in_play),
+            notes=self.restriction_notes(),
         )
 
 

@@ -12,9 +12,7 @@ from benchmarks.author_splits import (
     FORGET_ROWS,
     RETAIN_EVAL_ROWS,
     ROWS_PER_AUTHOR,
-    authors_in_play,
-    chosen_authors,
-    restriction_notes,
+    AuthorData,
 )
 from benchmarks.local import data_folder, find_file, hub_rows, read_rows
 from benchmarks.subjects import assign_subjects
@@ -27,27 +25,14 @@ _EXTRA: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True)
-class Tofu:
+class Tofu(AuthorData):
     """TOFU's rows from a local copy of the hub's files, or from the hub.
 
-    authors: only this many of the 200 authors, those of the forget split among them.
-    retain_authors: where ``authors`` is None, only this many besides those of the split.
     folder: ``paths.data``; None loads from the hub.
     """
 
-    name: str
-    split: str
-    authors: int | None
-    retain_authors: int | None
     folder: str | None
     hub: str
-
-    def __post_init__(self) -> None:
-        self.authors_in_play  # noqa: B018  # a bad split or number is told before any work
-
-    @property
-    def authors_in_play(self) -> int:
-        return authors_in_play(self.split, self.authors, self.retain_authors)
 
     def load(self) -> BenchmarkData:
         """All rows in the official order, each with its paraphrased and perturbed texts."""
@@ -56,7 +41,7 @@ class Tofu:
             raise UserError(f"data=tofu: full has {len(plain)} rows, not 4000; the copy is damaged")
         extras = self._extras()
         full = []
-        for author in chosen_authors(self.split, self.authors_in_play):
+        for author in self.chosen_authors():
             start = author * ROWS_PER_AUTHOR
             block = plain[start : start + ROWS_PER_AUTHOR]
             subjects = assign_subjects([r["question"] for r in block], [r["answer"] for r in block])
@@ -80,7 +65,7 @@ class Tofu:
             ),
             refusals=refusals,
             published_tasks=self._published_tasks({(r.question, r.answer): r for r in full}),
-            notes=restriction_notes(self.authors_in_play),
+            notes=self.restriction_notes(),
         )
 
     def _rows(self, config: str, fields: tuple[str, ...]) -> list[dict[str, Any]]:

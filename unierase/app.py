@@ -56,6 +56,7 @@ def execute(cfg: DictConfig, folder: Path) -> float | None:
     Returns None where there is no Balance. Raises ``RunFailed`` after the record is written.
     """
     _quiet_libraries()
+    from unierase.experiment.checkpoint import RunFolder
     from unierase.experiment.record import Clock, RunRecord, git_commit, installed_versions, now
     from unierase.experiment.report import print_result
     from unierase.experiment.run import run_experiment
@@ -64,8 +65,9 @@ def execute(cfg: DictConfig, folder: Path) -> float | None:
 
     keep_freed_memory()
     key = run_key(cfg)
+    files = RunFolder(folder)
     finished = _finished_record(folder, key) if cfg.run.resume else None
-    if cfg.run.save_model and not (folder / "model" / "config.json").is_file():
+    if cfg.run.save_model and not files.has_model():
         finished = None
     if finished is not None:
         log.info("Already finished; run.resume=false runs it again")
@@ -83,10 +85,8 @@ def execute(cfg: DictConfig, folder: Path) -> float | None:
         git_commit=git_commit(),
         started=now(),
     )
-    from unierase.experiment.checkpoint import RunFolder
-
     if not cfg.run.resume:
-        RunFolder(folder).clear()
+        files.clear()
     clock = Clock()
     tracked: Any = None
     try:

@@ -175,6 +175,7 @@ class UniErase(UnlearningMethod):
         """
         layers = checked_layers(lm.model, self.layers)
         facts = len(request.forget)
+        retained = fact_prompts(lm, request.retain, self.fact_token) if self.retain_weight else []
         residuals = []
         for i, (layer, projector) in enumerate(zip(layers, projectors, strict=True)):
             (keys,), hidden = activations_at_edit(lm, prompts, [layer], layers[-1], facts)
@@ -182,8 +183,7 @@ class UniErase(UnlearningMethod):
             missing = values - hidden
             residuals.append(float(missing.norm() / values.norm()))
             retain_keys = None
-            if self.retain_weight:
-                retained = fact_prompts(lm, request.retain, self.fact_token)
+            if retained:
                 (retain_keys,), _ = activations_at_edit(
                     lm, retained, [layer], None, len(request.retain)
                 )

@@ -65,6 +65,14 @@ class RunFolder:
         """Delete what was kept after step ``number``."""
         shutil.rmtree(self._carried(number), ignore_errors=True)
 
+    @property
+    def model(self) -> Path:
+        """The unlearned model, where it is kept."""
+        return self.folder / "model"
+
+    def has_model(self) -> bool:
+        return is_complete(self.model)
+
     def clear(self) -> None:
         """Forget all steps and the model they led to."""
         for name in ("steps", "carried", "model"):

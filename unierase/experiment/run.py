@@ -23,7 +23,7 @@ from unierase.experiment.report import print_plan
 from unierase.experiment.scenarios import Scenario, Step
 from unierase.experiment.scoring import CachedScores, write_scores
 from unierase.experiment.tracking import TrackedRun
-from unierase.files import is_complete, replace_folder
+from unierase.files import replace_folder
 from unierase.models.sources import ModelSource, resolve_device
 from unierase.models.targets import TargetModels
 from unierase.request import State, UnlearningMethod, Workbench
@@ -139,7 +139,7 @@ class Experiment:
             tracked.log(done["metrics"], number)
             log.info("%s: %s", step.name, _summary(done["metrics"]))
         if lm is not None and self._model_is_missing():
-            replace_folder(self.files.folder / "model", lm.save)
+            replace_folder(self.files.model, lm.save)
         after = [done["metrics"] for done in record.rounds]
         if self.scenario.name == "precise":
             record.before, record.after = mean_metrics(before), mean_metrics(after)
@@ -148,7 +148,7 @@ class Experiment:
         record.change = change(record.before, record.after)
 
     def _model_is_missing(self) -> bool:
-        return bool(self.cfg.run.save_model and not is_complete(self.files.folder / "model"))
+        return bool(self.cfg.run.save_model and not self.files.has_model())
 
     def _aggregate_before(self, step: Step) -> dict[str, Any]:
         scores = self.before.score(step.sets)
