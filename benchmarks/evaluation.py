@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 FORGET_SETS = ("forget", "earlier")
 OPTION_SETS = ("real_authors", "world_facts")
 """Sets whose probability TOFU normalises by that of the wrong options."""
+HELD_OUT = "held_out"
+"""Retained rows that no method is shown: reported beside the aggregates, not in them."""
 UTILITY_SETS = ("retain", *OPTION_SETS)
 
 SIX = ("probability", "rouge", "truth_ratio", "token_entropy", "cosine", "entailment")
@@ -247,7 +249,7 @@ def _retaining(
     metrics: dict[str, Any], sets: Mapping[str, Mapping[str, Any]], absent: dict[str, str]
 ) -> None:
     """MU, RE: harmonic means of all six scores over the other sets; TOFU's model utility."""
-    others = [name for name in sets if name not in FORGET_SETS]
+    others = [name for name in sets if name not in FORGET_SETS and name != HELD_OUT]
     groups = (("MU", others), ("RE", [name for name in others if name == "retain"]))
     for key, names in groups:
         values = [value for name in names for value in _present(sets[name], SIX)]

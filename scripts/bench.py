@@ -86,7 +86,7 @@ def _config(*overrides: str) -> DictConfig:
 def our_edit(case: EditCase) -> list[torch.Tensor]:
     """The updates of all layers, (d_h, d_k) each, by the library."""
 
-    from unierase.editing.closed_form import edit_update
+    from unierase.editing.closed_form import KeyResiduals, edit_update
     from unierase.editing.keys import activations_at_edit
     from unierase.editing.values import find_target_values
 
@@ -105,7 +105,8 @@ def our_edit(case: EditCase) -> list[torch.Tensor]:
         )
         assert hidden is not None
         missing = (values - hidden) / share
-        return edit_update(keys.double(), missing.double(), projector, case.method.l2)
+        wanted = [KeyResiduals(keys.double(), missing.double())]
+        return edit_update(wanted, projector, case.method.l2)
 
     return _layer_by_layer(case, update)
 

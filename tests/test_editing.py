@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from unierase.editing import covariance
-from unierase.editing.closed_form import edit_update
+from unierase.editing.closed_form import KeyResiduals, edit_update
 from unierase.editing.corpus import TextFile
 from unierase.editing.covariance import cached_covariances
 from unierase.editing.keys import activations_at_edit, key_covariances
@@ -70,18 +70,24 @@ def test_closed_form_equals_the_dense_one(previous: int, retain: int, threshold:
     projector = NullSpaceProjector.of(general @ general.T / 30, threshold)
     keys, residuals = _random(d_k, n, seed=2), _random(d_h, n, seed=3)
     old, kept = _random(d_k, previous, seed=4), _random(d_k, retain, seed=5)
+    drift = _random(d_h, retain, seed=6)
     p = projector.dense()
     energy = keys @ keys.T + old @ old.T + beta * kept @ kept.T
-    dense = torch.linalg.solve(
-        p @ energy + l2 * torch.eye(d_k, dtype=torch.double), p @ keys @ residuals.T
-    ).T
-    update = edit_update(keys, residuals, projector, l2, old, kept, beta)
+    wanted = keys @ residuals.T + beta * kept @ drift.T
+    dense = torch.linalg.solve(p @ energy + l2 * torch.eye(d_k, dtype=torch.double), p @ wanted).T
+    groups = [
+        KeyResiduals(keys, residuals),
+        KeyResiduals(old),
+        KeyResiduals(kept, drift, weight=beta),
+    ]
+    update = edit_update(groups, projector, l2)
     torch.testing.assert_close(update, dense, atol=1e-12, rtol=1e-10)
 
 
 def test_an_unprotected_edit_reaches_its_targets() -> None:
     keys, residuals = _random(12, 3, seed=2), _random(5, 3, seed=3)
-    update = edit_update(keys, residuals, NullSpaceProjector.identity(12), l2=1e-10)
+    wanted = [KeyResiduals(keys, residuals)]
+    update = edit_update(wanted, NullSpaceProjector.identity(12), l2=1e-10)
     torch.testing.assert_close(update @ keys, residuals, atol=1e-6, rtol=0)
 
 
@@ -104,7 +110,8 @@ def test_projector(threshold: float) -> None:
 def test_an_edit_leaves_protected_keys_alone() -> None:
     protected = _random(12, 4, seed=1)
     projector = NullSpaceProjector.of(protected @ protected.T, 1e-9)
-    update = edit_update(_random(12, 3, seed=2), _random(5, 3, seed=3), projector, 0.1)
+    wanted = [KeyResiduals(_random(12, 3, seed=2), _random(5, 3, seed=3))]
+    update = edit_update(wanted, projector, 0.1)
     assert float(update.norm()) > 0.1
     assert float((update @ protected).abs().max()) < 1e-10
 
@@ -330,6 +337,34 @@ def test_the_edited_model_says_unl(lm: LanguageModel, rows: list[Row], tmp_path:
     later = _unierase().unlearn(loaded, second, out.state, BENCH)
     assert "token_loss" not in later.report
     assert later.state["keys.layer0"].shape == (64, 3)
+
+
+def test_retained_keys_and_passes(lm: LanguageModel, rows: list[Row]) -> None:
+    """Retained prompts are disturbed less, and another pass comes nearer to the values."""
+    request = UnlearningRequest(tuple(rows[:2]), tuple(rows[2:]), REFUSALS, 1, 0)
+    kept = fact_prompts(lm, rows[2:], "prompt_last")
+    before = activations_at_edit(lm, kept, [], 1, 3)[1]
+    assert before is not None
+    moved, missing = {}, {}
+    for weight, passes in ((0.0, 1), (100.0, 1), (0.0, 3)):
+        # l2 keeps a pass from reaching its targets at once.
+        method = _unierase(retain_weight=weight, passes=passes, l2=0.01)
+        out = method.unlearn(copy.deepcopy(lm), request, {}, BENCH)
+        after = activations_at_edit(out.lm, kept, [], 1, 3)[1]
+        assert after is not None
+        moved[weight, passes] = float((after - before).norm())
+        missing[weight, passes] = out.report["residuals"][-1]
+        assert len(out.report["residuals"]) == 2 * passes + 1
+    assert moved[100.0, 1] < 0.5 * moved[0.0, 1]
+    assert missing[0.0, 3] < 0.5 * missing[0.0, 1]
+
+
+def test_retain_rows_are_drawn_by_the_seed(rows: list[Row]) -> None:
+    request = UnlearningRequest(tuple(rows[:1]), tuple(rows[1:]), REFUSALS, 1, 0)
+    assert _unierase()._retained(request) == ()
+    assert list(_unierase(retain_weight=1.0)._retained(request)) == rows[1:]
+    two = _unierase(retain_weight=1.0, retain_rows=2)._retained(request)
+    assert len(two) == 2 and set(two) < set(rows[1:])
 
 
 def test_the_null_space_protects_retain_rows(lm: LanguageModel, rows: list[Row]) -> None:

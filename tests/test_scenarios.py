@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from unierase.errors import UserError
-from unierase.experiment.scenarios import Batch, Precise, Sequential
+from unierase.experiment.scenarios import Batch, Precise, Sequential, hold_out
 from unierase.rows import BenchmarkData, Row
 
 
@@ -85,3 +85,21 @@ def test_precise() -> None:
         assert row.id not in ids(step.sets["same_person"]) + ids(step.request.retain)
         assert len(step.request.retain) == 39
     assert Precise(questions=2).steps(data(), 0) == steps
+
+
+def test_held_out_rows_are_scored_and_not_shown() -> None:
+    for scenario in (Batch(), Sequential(rounds=9), Precise(questions=2)):
+        whole = scenario.steps(data(), 0)
+        steps = hold_out(whole, 2, seed=5)
+        held = set(ids(steps[0].sets["held_out"]))
+        assert len(held) == 2
+        for before, step in zip(whole, steps, strict=True):
+            assert set(ids(step.sets["held_out"])) == held
+            assert not held & set(ids(step.request.retain))
+            assert not held & set(ids(step.sets["retain"]))
+            assert held | set(ids(step.sets["retain"])) == set(ids(before.sets["retain"]))
+            assert held | set(ids(step.request.retain)) == set(ids(before.request.retain))
+            assert step.request.forget == before.request.forget
+    assert hold_out(whole, 0, seed=5) == whole
+    with pytest.raises(UserError, match=r"held_out=12: 12 rows .* choose 0 to 11"):
+        hold_out(Batch().steps(data(), 0), 12, 0)

@@ -81,6 +81,7 @@ def execute(cfg: DictConfig, folder: Path) -> float | None:
         scenario=cfg.scenario.name,
         method=cfg.method.name,
         seed=cfg.seed,
+        study=cfg.study,
         versions=installed_versions(),
         git_commit=git_commit(),
         started=now(),

@@ -2,43 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 
 from unierase.editing.projector import NullSpaceProjector
 
 
+@dataclass(frozen=True)
+class KeyResiduals:
+    """Prompts the edit answers for alike: their keys and what the output there has to change by.
+
+    keys: (d_k, n). residuals: (d_h, n); None: zero, the output is to stay as it is.
+    weight: b, how much these columns count against the others and against ``l2``.
+    """
+
+    keys: torch.Tensor
+    residuals: torch.Tensor | None = None
+    weight: float = 1.0
+
+
 def edit_update(
-    keys: torch.Tensor,
-    residuals: torch.Tensor,
-    projector: NullSpaceProjector,
-    l2: float,
-    previous_keys: torch.Tensor | None = None,
-    retain_keys: torch.Tensor | None = None,
-    retain_weight: float = 0.0,
+    groups: Sequence[KeyResiduals], projector: NullSpaceProjector, l2: float
 ) -> torch.Tensor:
     """The change Delta of one down-projection, (d_h, d_k).
 
-    It solves ``(P (K K^T + K_p K_p^T + b K_r K_r^T) + l2 I) Delta^T = P K R^T`` without forming
-    a d_k x d_k matrix: with M = [K, K_p, sqrt(b) K_r] and E the columns of M that are K,
-    ``Delta^T = P M (l2 I + M^T P M)^-1 E R^T`` by the push-through identity. The system solved has
-    as many unknowns as M has columns, hundreds where d_k is 14,336.
-
-    keys: K, (d_k, n), the keys of the facts to forget.
-    residuals: R, (d_h, n), what the layer's output has to change by at those keys.
-    previous_keys: K_p, (d_k, n_p), keys of earlier rounds, not to be disturbed.
-    retain_keys: K_r, (d_k, n_r), keys of retained prompts, weighted by ``retain_weight`` (b).
-    Computed in the dtype of ``keys``: float32 at least.
+    It solves ``(P sum_g b_g K_g K_g^T + l2 I) Delta^T = P sum_g b_g K_g R_g^T`` without forming a
+    d_k x d_k matrix: with M = [sqrt(b_g) K_g] and E = [sqrt(b_g) R_g],
+    ``Delta^T = P M (l2 I + M^T P M)^-1 E^T`` by the push-through identity. The system solved has
+    as many unknowns as M has columns, hundreds where d_k is 14,336. The paper's edit has the
+    groups (K, R) of the facts to forget and (K_p, 0) of earlier rounds.
+    Computed in the dtype of the keys: float32 at least.
     """
-    columns = [keys]
-    if previous_keys is not None and previous_keys.shape[1]:
-        columns.append(previous_keys)
-    if retain_keys is not None and retain_keys.shape[1] and retain_weight:
-        columns.append(retain_weight**0.5 * retain_keys)
-    all_keys = torch.cat(columns, dim=1)  # M
-    projected = projector.apply(all_keys)  # P M
-    system = all_keys.T @ projected  # M^T P M, symmetric up to rounding
+    size = next(group.residuals.shape[0] for group in groups if group.residuals is not None)
+    keys = torch.cat([group.weight**0.5 * group.keys for group in groups], dim=1)  # M
+    residuals = torch.cat(  # E
+        [
+            group.keys.new_zeros(size, group.keys.shape[1])
+            if group.residuals is None
+            else group.weight**0.5 * group.residuals
+            for group in groups
+        ],
+        dim=1,
+    )
+    projected = projector.apply(keys)  # P M
+    system = keys.T @ projected  # M^T P M, symmetric up to rounding
     system = (system + system.T) / 2
     system.diagonal().add_(l2)
-    right = torch.zeros(all_keys.shape[1], residuals.shape[0]).to(residuals)  # E R^T
-    right[: keys.shape[1]] = residuals.T
-    return (projected @ torch.linalg.solve(system, right)).T
+    return (projected @ torch.linalg.solve(system, residuals.T)).T

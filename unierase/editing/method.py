@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from unierase.editing.closed_form import edit_update
+from unierase.editing.closed_form import KeyResiduals, edit_update
 from unierase.editing.corpus import Corpus, RetainRows
 from unierase.editing.covariance import cached_covariances, fingerprint
 from unierase.editing.keys import activations_at_edit, key_covariances
@@ -31,6 +32,7 @@ from unierase.editing.values import SuffixPass, TargetPass, ValueSettings, find_
 from unierase.errors import invalid_choice
 from unierase.models.layers import checked_layers, down_projection, oriented
 from unierase.request import State, Unlearned, UnlearningMethod, UnlearningRequest, Workbench
+from unierase.rows import Row
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -54,7 +56,9 @@ class UniErase(UnlearningMethod):
     nullspace, nullspace_threshold: the projector; see ``NullSpaceProjector.of``.
     l2: lambda of the closed form (10 for Llama-3-8B).
     context_prefixes, context_tokens: number and length of the generated contexts of a fact.
-    retain_weight: b of ``edit_update``; 0 is the paper's edit.
+    retain_weight: b, the weight of retained prompts' keys in the edit; 0 is the paper's edit.
+    retain_rows: at most this many retain rows, drawn by the seed, give such keys; None: all.
+    passes: how often the layers are gone through, each time with what is still missing.
     """
 
     name: str
@@ -70,6 +74,8 @@ class UniErase(UnlearningMethod):
     context_prefixes: int = 5
     context_tokens: int = 10
     retain_weight: float = 0.0
+    retain_rows: int | None = None
+    passes: int = 1
     progress: bool = True
 
     def __post_init__(self) -> None:
@@ -171,38 +177,42 @@ class UniErase(UnlearningMethod):
     ) -> list[float]:
         """Spread the residual over the layers, each on the weights changed so far.
 
-        Returns |z - h| / |z| before every layer's update and after the last.
+        The keys of earlier rounds and of retained prompts enter with no residual: the output
+        there is to stay. Returns |z - h| / |z| before every update and after the last.
         """
         layers = checked_layers(lm.model, self.layers)
-        facts = len(request.forget)
-        retained = fact_prompts(lm, request.retain, self.fact_token) if self.retain_weight else []
+        facts, retain = len(request.forget), self._retained(request)
+        retained = fact_prompts(lm, retain, self.fact_token)
         residuals = []
-        for i, (layer, projector) in enumerate(zip(layers, projectors, strict=True)):
-            (keys,), hidden = activations_at_edit(lm, prompts, [layer], layers[-1], facts)
-            assert hidden is not None
-            missing = values - hidden
-            residuals.append(float(missing.norm() / values.norm()))
-            retain_keys = None
-            if retained:
-                (retain_keys,), _ = activations_at_edit(
-                    lm, retained, [layer], None, len(request.retain)
-                )
-            update = edit_update(
-                keys.double(),
-                (missing / (len(layers) - i)).double(),
-                projector,
-                self.l2,
-                _double(state.get(_state_name(layer))),
-                _double(retain_keys),
-                self.retain_weight,
-            )
-            weight = oriented(down_projection(lm.model, layer))
-            with torch.no_grad():
-                weight.copy_((weight.double().cpu() + update).to(weight))
+        for _ in range(self.passes):
+            for i, (layer, projector) in enumerate(zip(layers, projectors, strict=True)):
+                (keys,), hidden = activations_at_edit(lm, prompts, [layer], layers[-1], facts)
+                assert hidden is not None
+                missing = values - hidden
+                residuals.append(float(missing.norm() / values.norm()))
+                groups = [KeyResiduals(keys.double(), (missing / (len(layers) - i)).double())]
+                if _state_name(layer) in state:
+                    groups.append(KeyResiduals(state[_state_name(layer)].double()))
+                if retained:
+                    (keys,), _ = activations_at_edit(lm, retained, [layer], None, len(retain))
+                    groups.append(KeyResiduals(keys.double(), weight=self.retain_weight))
+                update = edit_update(groups, projector, self.l2)
+                weight = oriented(down_projection(lm.model, layer))
+                with torch.no_grad():
+                    weight.copy_((weight.double().cpu() + update).to(weight))
         _, hidden = activations_at_edit(lm, prompts, [], layers[-1], facts)
         assert hidden is not None
         residuals.append(float((values - hidden).norm() / values.norm()))
         return residuals
+
+    def _retained(self, request: UnlearningRequest) -> Sequence[Row]:
+        """The retain rows whose keys join the system."""
+        if not self.retain_weight:
+            return ()
+        draw = random.Random(f"retained:{request.seed}")
+        rows = request.retain
+        most = len(rows) if self.retain_rows is None else min(self.retain_rows, len(rows))
+        return [rows[i] for i in sorted(draw.sample(range(len(rows)), most))]
 
     @staticmethod
     def _diagnose(

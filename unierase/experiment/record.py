@@ -39,6 +39,7 @@ class RunRecord:
     seed: int
     schema: int = SCHEMA
     status: str = "running"
+    study: str | None = None
     notes: list[str] = field(default_factory=list)
     limit: int | None = None
     before: dict[str, Any] | None = None

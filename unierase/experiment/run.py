@@ -20,14 +20,14 @@ from unierase.experiment.changes import changed_share, parameter_count
 from unierase.experiment.checkpoint import RunFolder
 from unierase.experiment.record import Clock, RunRecord, change, mean_metrics, peak_memory
 from unierase.experiment.report import print_plan
-from unierase.experiment.scenarios import Scenario, Step
+from unierase.experiment.scenarios import Scenario, Step, hold_out
 from unierase.experiment.scoring import CachedScores, write_scores
 from unierase.experiment.tracking import TrackedRun
 from unierase.files import replace_folder
 from unierase.models.sources import ModelSource, resolve_device
 from unierase.models.targets import TargetModels
 from unierase.request import State, UnlearningMethod, Workbench
-from unierase.rows import BenchmarkData
+from unierase.rows import BenchmarkData, Row
 from unierase.run_values import config_values
 from unierase.scores import Evaluation, SetScores
 
@@ -51,6 +51,8 @@ class Experiment:
         check_types(config_values(cfg))
         if not isinstance(cfg.seed, int):
             raise UserError(f"seed={cfg.seed}: give a whole number")
+        if not isinstance(cfg.held_out, int):
+            raise UserError(f"held_out={cfg.held_out}: give a whole number")
         if cfg.forget_quality not in ("auto", True, False):
             raise invalid_choice("forget_quality", cfg.forget_quality, ("auto", "true", "false"))
         self.cfg = cfg
@@ -62,7 +64,7 @@ class Experiment:
         self.method: UnlearningMethod = instantiate(cfg.method)
         self.method.check(self.source.skeleton())
         self.evaluation: Evaluation = instantiate(cfg.evaluation)
-        self.steps = self.scenario.steps(self.data, cfg.seed)
+        self.steps = hold_out(self.scenario.steps(self.data, cfg.seed), cfg.held_out, cfg.seed)
         self.cache_dir = Path(cfg.paths.cache)
         self.targets = TargetModels(
             self.source,
@@ -102,7 +104,7 @@ class Experiment:
             "folder": str(self.files.folder),
         }
         if self.compares_with_retrained():
-            kept = self.targets.is_cached(self.steps[0].request.retain)
+            kept = self.targets.is_cached(self._all_retained(self.steps[0]))
             plan["retrained model"] = "cached" if kept else "to be prepared, for forget quality"
         return plan
 
@@ -159,7 +161,7 @@ class Experiment:
         """The retrained model's scores on the forget set of ``step``."""
         if not self.compares_with_retrained():
             return None
-        retain = step.request.retain
+        retain = self._all_retained(step)
         scores = CachedScores(
             lambda: self.targets.retrained(retain),
             self.targets.key(retain),
@@ -167,6 +169,11 @@ class Experiment:
             self.cache_dir,
         )
         return scores.score({"forget": step.sets["forget"]})
+
+    def _all_retained(self, step: Step) -> tuple[Row, ...]:
+        """What is to stay after ``step``, held-out rows too."""
+        kept = {row.id for row in (*step.request.retain, *step.sets.get("held_out", ()))}
+        return tuple(row for row in self.data.full if row.id in kept)
 
     def _step(
         self, number: int, step: Step, lm: LanguageModel, state: State, clock: Clock

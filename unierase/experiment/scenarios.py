@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from unierase.errors import UserError, invalid_choice
@@ -22,7 +22,8 @@ class Step:
     fresh: start from the target; otherwise from the model and state of the step before.
     sets: rows to score, by name. "forget" is always there (the rows of this request); a
         sequential step adds "earlier" (the rows of all earlier tasks), a precise one
-        "same_person". "retain" never holds a row that has been forgotten so far.
+        "same_person", and ``hold_out`` "held_out". "retain" never holds a row that has been
+        forgotten so far.
     """
 
     name: str
@@ -146,3 +147,31 @@ class Precise:
             }
             steps.append(Step(f"question {index}", request, True, sets))
         return tuple(steps)
+
+
+def hold_out(steps: Sequence[Step], count: int, seed: int) -> tuple[Step, ...]:
+    """The same steps without ``count`` retain rows in the requests: they are scored apart, as the
+    set "held_out". It shows what a method does to knowledge it was not told to keep.
+
+    Drawn by the seed from the rows that every step scores as retained. Raises a UserError where
+    none would be left to a method.
+    """
+    if not count:
+        return tuple(steps)
+    common = [
+        row for row in steps[-1].sets["retain"] if all(row in step.sets["retain"] for step in steps)
+    ]
+    if not 0 < count < len(common):
+        raise UserError(
+            f"held_out={count}: {len(common)} rows are retained and scored in every step; choose "
+            f"0 to {len(common) - 1}"
+        )
+    drawn = random.Random(f"held out:{seed}").sample(range(len(common)), count)
+    held = tuple(common[i] for i in sorted(drawn))
+    result = []
+    for step in steps:
+        request = replace(step.request, retain=_without(step.request.retain, held))
+        retain = _without(step.sets["retain"], held)
+        sets = {**step.sets, "retain": retain, "held_out": held}
+        result.append(replace(step, request=request, sets=sets))
+    return tuple(result)

@@ -69,7 +69,7 @@ class ResultTable:
 
 
 def result_tables(records: Iterable[RunRecord]) -> list[ResultTable]:
-    """One table for each model, data, scenario and set of scored rows.
+    """One table for each study, model, data, scenario and set of scored rows.
 
     Runs that were scored on other rows, or made from other settings of data and scenario, never
     share a table.
@@ -94,7 +94,7 @@ def scored_rows(record: RunRecord) -> tuple[tuple[str, Any], ...]:
 
 
 def _comparable_with(record: RunRecord) -> tuple[Any, ...]:
-    where = (record.data, record.split, record.model, record.scenario)
+    where = (record.study, record.data, record.split, record.model, record.scenario)
     return (*where, tuple(record.notes), len(record.rounds), scored_rows(record))
 
 
@@ -163,6 +163,8 @@ def _table(records: Sequence[RunRecord]) -> ResultTable:
         + (f". {versions}" if versions else "")
     )
     name = f"{first.data}-{first.split}-{first.model}-{first.scenario}"
+    if first.study:
+        name, caption = f"{first.study}-{name}", f"{first.study}: {caption}"
     return ResultTable(name, caption, columns, cells, tuple(notes))
 
 
