@@ -13,11 +13,13 @@ import pytest
 from unierase.errors import UserError
 from unierase.experiment.record import RunRecord, change, mean_metrics, read_record
 from unierase.experiment.report import result_table
+from unierase.tables.figures import trade_off
 from unierase.tables.load import load_records
 from unierase.tables.render import comma_separated, latex, latex_escape, markdown
 from unierase.tables.table import result_tables
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "make_tables.py"
+FIGURES = SCRIPT.with_name("make_figures.py")
 
 
 def record(method: str, seed: int, fe: float, rows: int = 40, **changes: Any) -> RunRecord:
@@ -120,3 +122,41 @@ def test_result_table_marks_partial_scores() -> None:
     table = result_table(record("a", 0, 0.5))
     cells = [str(cell) for cell in table.columns[0]._cells]
     assert any("3 of 5 scores" in cell for cell in cells)
+
+
+def test_trade_off_curves() -> None:
+    runs = [record("b", 0, 0.5), record("a", 0, 0.9), record("b", 1, 0.4)]
+    assert runs[2].after is not None
+    runs[2].after["MU"] = 0.6
+    incomplete = record("c", 0, 0.1)
+    assert incomplete.after is not None
+    incomplete.after["MU"] = None
+    a, b = trade_off([*runs, incomplete])
+    assert (a.method, a.retained, a.forgotten) == ("a", (0.8,), (0.9,))
+    assert (b.method, b.retained, b.forgotten) == ("b", (0.6, 0.8), (0.4, 0.5))
+
+
+def test_figures_are_drawn_by_group(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    for i, one in enumerate([record("a", 0, 0.5), record("b", 0, 0.6, study="ablation")]):
+        (runs / str(i)).mkdir(parents=True)
+        one.write(runs / str(i))
+    command = [sys.executable, str(FIGURES), "--runs", str(runs), "--out", str(tmp_path / "out")]
+    subprocess.run(command, check=True, capture_output=True)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        f"{study}tofu-forget01-tiny-batch.{ending}"
+        for study in ("", "ablation-")
+        for ending in ("svg", "pdf")
+    }
+    missing = [*command[:2], "--runs", str(tmp_path / "no")]
+    done = subprocess.run(missing, capture_output=True)
+    assert done.returncode == 2 and b"no such folder" in done.stderr
+
+
+def test_a_study_has_a_table_of_its_own() -> None:
+    tables = result_tables([record("a", 0, 0.5), record("b", 0, 0.6, study="ablation")])
+    assert [(table.name, list(table.rows)) for table in tables] == [
+        ("ablation-tofu-forget01-tiny-batch", ["b"]),
+        ("tofu-forget01-tiny-batch", ["a"]),
+    ]
+    assert tables[0].caption.startswith("ablation: tofu/forget01, batch, tiny")

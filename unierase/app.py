@@ -201,7 +201,8 @@ def main() -> None:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the last finished step", file=sys.stderr)
         sys.exit(130)
-    except (HydraException, OmegaConfBaseException) as error:
+    # A ValueError is Hydra's own, of options that exclude each other: a run's are RunFailed.
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         cause = _user_error(error)
         print(f"error: {cause or one_line(error)}", file=sys.stderr)
         sys.exit(2)

@@ -37,8 +37,12 @@ COLUMNS = (
     Column("Balance", ("after", "balance"), 1),
     Column("Forget ROUGE-L", ("after", "sets", "forget", "rouge"), -1),
     Column("Forget prob.", ("after", "sets", "forget", "probability"), -1),
+    Column("Earlier ROUGE-L", ("after", "sets", "earlier", "rouge"), -1),
+    Column("Same person ROUGE-L", ("after", "sets", "same_person", "rouge"), 1),
     Column("Retain ROUGE-L", ("after", "sets", "retain", "rouge"), 1),
     Column("Retain prob.", ("after", "sets", "retain", "probability"), 1),
+    Column("Held-out ROUGE-L", ("after", "sets", "held_out", "rouge"), 1),
+    Column("Held-out prob.", ("after", "sets", "held_out", "probability"), 1),
     Column("[UNL] on retain %", ("after", "sets", "retain", "emits_unl"), -1, 100.0, 1),
     Column("Model utility", ("after", "model_utility"), 1),
     Column("Forget quality", ("after", "forget_quality"), 1),
@@ -68,23 +72,37 @@ class ResultTable:
     notes: tuple[str, ...]
 
 
-def result_tables(records: Iterable[RunRecord]) -> list[ResultTable]:
-    """One table for each study, model, data, scenario and set of scored rows.
+def describe(record: RunRecord) -> str:
+    """What a group of comparable runs has in common, in words."""
+    study = f"{record.study}: " if record.study else ""
+    notes = f" ({'; '.join(record.notes)})" if record.notes else ""
+    where = f"{record.data}/{record.split}, {record.scenario}, {record.model}"
+    return f"{study}{where}{notes}"
+
+
+def comparable_runs(records: Iterable[RunRecord]) -> dict[str, list[RunRecord]]:
+    """Records that may be compared, by a name for each group: one study, model, data, scenario.
 
     Runs that were scored on other rows, or made from other settings of data and scenario, never
-    share a table.
+    share a group.
     """
     groups: dict[tuple[Any, ...], list[RunRecord]] = {}
     for record in records:
         groups.setdefault(_comparable_with(record), []).append(record)
-    names: dict[str, int] = {}
-    tables = []
+    taken: dict[str, int] = {}
+    named = {}
     for key in sorted(groups, key=repr):
-        table = _table(groups[key])
-        count = names[table.name] = names.get(table.name, 0) + 1
-        name = table.name if count == 1 else f"{table.name}-{count}"
-        tables.append(ResultTable(name, table.caption, table.columns, table.rows, table.notes))
-    return tables
+        first = groups[key][0]
+        parts = (first.study, first.data, first.split, first.model, first.scenario)
+        name = "-".join(part for part in parts if part)
+        count = taken[name] = taken.get(name, 0) + 1
+        named[name if count == 1 else f"{name}-{count}"] = groups[key]
+    return named
+
+
+def result_tables(records: Iterable[RunRecord]) -> list[ResultTable]:
+    """One table for each group of comparable runs."""
+    return [_table(name, group) for name, group in comparable_runs(records).items()]
 
 
 def scored_rows(record: RunRecord) -> tuple[tuple[str, Any], ...]:
@@ -117,7 +135,7 @@ def _is_partial(record: RunRecord, column: Column) -> bool:
     return any(after.get(f"{n}_scores") != after.get(f"{n}_scores_full") for n in names)
 
 
-def _table(records: Sequence[RunRecord]) -> ResultTable:
+def _table(name: str, records: Sequence[RunRecord]) -> ResultTable:
     first = records[0]
     by_method: dict[str, list[RunRecord]] = {}
     for record in records:
@@ -157,14 +175,10 @@ def _table(records: Sequence[RunRecord]) -> ResultTable:
         f"{name} {first.versions[name]}" for name in ("torch", "transformers") if first.versions
     )
     caption = (
-        f"{first.data}/{first.split}, {first.scenario}, {first.model}"
-        + (f" ({'; '.join(first.notes)})" if first.notes else "")
+        describe(first)
         + f". Rows scored: {scored}. Seeds: {', '.join(map(str, seeds))}"
         + (f". {versions}" if versions else "")
     )
-    name = f"{first.data}-{first.split}-{first.model}-{first.scenario}"
-    if first.study:
-        name, caption = f"{first.study}-{name}", f"{first.study}: {caption}"
     return ResultTable(name, caption, columns, cells, tuple(notes))
 
 
