@@ -107,6 +107,15 @@ def test_projector(threshold: float) -> None:
     assert projector.basis.shape[1] <= 5  # the smaller block
 
 
+def test_projector_by_energy() -> None:
+    directions = torch.linalg.qr(_random(10, 10))[0]
+    # Trace 16: the six smallest hold 1.13 of it, 7.1 %; the seven smallest 2.63, 16.4 %.
+    energies = torch.tensor([0.0, 0.0, 0.01, 0.02, 0.1, 1.5, 1, 2, 4, 7.37], dtype=torch.double)
+    covariance = directions * energies @ directions.T
+    for share, free in ((1e-9, 2), (0.07, 5), (0.1, 6), (0.16, 6), (0.17, 7), (1.0, 10)):
+        assert NullSpaceProjector.of_energy(covariance, share).dimensions == free
+
+
 def test_an_edit_leaves_protected_keys_alone() -> None:
     protected = _random(12, 4, seed=1)
     projector = NullSpaceProjector.of(protected @ protected.T, 1e-9)
@@ -334,6 +343,16 @@ def test_the_edited_model_says_unl(lm: LanguageModel, rows: list[Row], tmp_path:
     assert loaded.unlearning_tokens == out.lm.unlearning_tokens != ()
     # A second round keeps the token and adds its keys to the first round's.
     second = UnlearningRequest(tuple(rows[2:3]), tuple(rows[3:]), REFUSALS, 2, 0)
+    free, held = (
+        _unierase(earlier_weight=weight).unlearn(copy.deepcopy(loaded), second, out.state, BENCH)
+        for weight in (0.0, 100.0)
+    )
+    kept = fact_prompts(loaded, rows[:2], "prompt_last")
+    was, left, stayed = (
+        activations_at_edit(model, kept, [], 1, 2)[1] for model in (loaded, free.lm, held.lm)
+    )
+    assert was is not None and left is not None and stayed is not None
+    assert float((stayed - was).norm()) < 0.5 * float((left - was).norm())
     later = _unierase().unlearn(loaded, second, out.state, BENCH)
     assert "token_loss" not in later.report
     assert later.state["keys.layer0"].shape == (64, 3)

@@ -54,8 +54,11 @@ class UniErase(UnlearningMethod):
     layers: S, the layers whose down-projections change (Llama-3.1-8B: 4..8).
     fact_token: the edit position: "subject_last", "question_last" or "prompt_last".
     nullspace, nullspace_threshold: the projector; see ``NullSpaceProjector.of``.
+    nullspace_energy: instead of the threshold, the share of the corpus's key energy that may be
+        disturbed; see ``NullSpaceProjector.of_energy``.
     l2: lambda of the closed form (10 for Llama-3-8B).
     context_prefixes, context_tokens: number and length of the generated contexts of a fact.
+    earlier_weight: weight of the keys of earlier rounds' facts (the paper's edit: 1).
     retain_weight: b, the weight of retained prompts' keys in the edit; 0 is the paper's edit.
     retain_rows: at most this many retain rows, drawn by the seed, give such keys; None: all.
     passes: how often the layers are gone through, each time with what is still missing.
@@ -70,9 +73,11 @@ class UniErase(UnlearningMethod):
     fact_token: str = "subject_last"
     nullspace: bool = True
     nullspace_threshold: float = 0.02
+    nullspace_energy: float | None = None
     l2: float = 10.0
     context_prefixes: int = 5
     context_tokens: int = 10
+    earlier_weight: float = 1.0
     retain_weight: float = 0.0
     retain_rows: int | None = None
     passes: int = 1
@@ -164,6 +169,8 @@ class UniErase(UnlearningMethod):
                 compute=_FIRST not in state,
                 progress=self.progress,
             )
+        if self.nullspace_energy is not None:
+            return [NullSpaceProjector.of_energy(c, self.nullspace_energy) for c in covariances]
         return [NullSpaceProjector.of(c, self.nullspace_threshold) for c in covariances]
 
     def _edit(
@@ -192,7 +199,8 @@ class UniErase(UnlearningMethod):
                 residuals.append(float(missing.norm() / values.norm()))
                 groups = [KeyResiduals(keys.double(), (missing / (len(layers) - i)).double())]
                 if _state_name(layer) in state:
-                    groups.append(KeyResiduals(state[_state_name(layer)].double()))
+                    keys = state[_state_name(layer)]
+                    groups.append(KeyResiduals(keys.double(), weight=self.earlier_weight))
                 if retained:
                     (keys,), _ = activations_at_edit(lm, retained, [layer], None, len(retain))
                     groups.append(KeyResiduals(keys.double(), weight=self.retain_weight))

@@ -25,10 +25,24 @@ class NullSpaceProjector:
         The cut is in absolute units of the key activations (AlphaEdit: 0.02 for Llama-3-8B).
         """
         values, vectors = torch.linalg.eigh(covariance)
-        small = values < threshold
-        if int(small.sum()) <= len(values) // 2:
-            return NullSpaceProjector(vectors[:, small].contiguous(), complement=False)
-        return NullSpaceProjector(vectors[:, ~small].contiguous(), complement=True)
+        return NullSpaceProjector._onto(vectors, int((values < threshold).sum()))
+
+    @staticmethod
+    def of_energy(covariance: torch.Tensor, share: float) -> NullSpaceProjector:
+        """The eigenvectors of least energy that hold at most ``share`` of the trace of C0.
+
+        Free of units: the same share suits models whose keys are of another size.
+        """
+        values, vectors = torch.linalg.eigh(covariance)
+        energy = torch.cumsum(values.clamp(min=0), 0)
+        return NullSpaceProjector._onto(vectors, int((energy <= share * energy[-1]).sum()))
+
+    @staticmethod
+    def _onto(vectors: torch.Tensor, count: int) -> NullSpaceProjector:
+        """Onto the first ``count`` columns of an orthogonal matrix."""
+        if count <= vectors.shape[0] // 2:
+            return NullSpaceProjector(vectors[:, :count].contiguous(), complement=False)
+        return NullSpaceProjector(vectors[:, count:].contiguous(), complement=True)
 
     @staticmethod
     def identity(size: int) -> NullSpaceProjector:
