@@ -18,6 +18,8 @@ from unierase.request import State, Unlearned, UnlearningMethod, UnlearningReque
 from unierase.scoring.likelihood import answer_log_probabilities
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from unierase.models.language_model import LanguageModel
 
 log = logging.getLogger(__name__)
@@ -46,6 +48,27 @@ class LossUnlearning(UnlearningMethod):
     warmup_ratio: float
     max_length: int
 
+    @property
+    def _schedule(self) -> Schedule:
+        return Schedule(
+            self.epochs,
+            self.lr,
+            self.batch_size,
+            self.micro_batch_size,
+            self.weight_decay,
+            self.warmup_ratio,
+        )
+
+    def cost(self, model: PreTrainedModel, request: UnlearningRequest) -> str:
+        parameters = sum(p.numel() for p in model.parameters())
+        # Weights, gradients and Adam's two moments, in the model's dtype; activations come on top.
+        memory = 4 * sum(p.numel() * p.element_size() for p in model.parameters()) / 1e9
+        return (
+            f"{self._schedule.steps(len(request.forget))} steps of {self.batch_size} forget rows "
+            f"({self.epochs} epochs), {parameters / 1e6:,.1f} M trained parameters, "
+            f"{memory:.1f} GB and activations"
+        )
+
     def unlearn(
         self, lm: LanguageModel, request: UnlearningRequest, state: State, bench: Workbench
     ) -> Unlearned:
@@ -67,20 +90,12 @@ class LossUnlearning(UnlearningMethod):
                 loss = loss + self.retain_coeff * self.retain(_scores(lm, partners, None))
             return loss.sum()
 
-        schedule = Schedule(
-            self.epochs,
-            self.lr,
-            self.batch_size,
-            self.micro_batch_size,
-            self.weight_decay,
-            self.warmup_ratio,
-        )
         lengths = [len(prompt) + len(answer) for prompt, answer in forget]
         tokens = sum(len(answer) for _, answer in forget)
         log.info(
             "%s: %d steps of %d forget rows (%d epochs, %d answer tokens an epoch), lr %g",
             self.name,
-            schedule.steps(len(lengths)),
+            self._schedule.steps(len(lengths)),
             self.batch_size,
             self.epochs,
             tokens,
@@ -91,7 +106,7 @@ class LossUnlearning(UnlearningMethod):
             lengths,
             [1.0] * len(lengths),
             summed_loss,
-            schedule,
+            self._schedule,
             request.seed,
             self.name,
         )

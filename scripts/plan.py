@@ -32,16 +32,15 @@ LENGTHS = ("prompt_tokens", "suffix_tokens", "raw_tokens", "refusal_tokens", "an
 
 def skeleton(cfg: DictConfig) -> PreTrainedModel:
     """The model without weights, in its dtype: from the shapes in its config, else its source."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
+
+    from unierase.models.sources import without_weights
 
     if cfg.model.architecture is None:
         model: PreTrainedModel = instantiate(cfg.model.source).skeleton()
-    else:
-        shapes: Any = OmegaConf.to_container(cfg.model.architecture)
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**shapes))
-    return model.to(getattr(torch, cfg.model.source.get("dtype", "float32")))
+        return model
+    shapes: Any = OmegaConf.to_container(cfg.model.architecture)
+    return without_weights(AutoConfig.for_model(**shapes), cfg.model.source.dtype)
 
 
 def describe(phases: list[Phase], tflops: float | None) -> str:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -19,6 +21,7 @@ from unierase.editing.values import ValueSettings
 from unierase.models.language_model import LanguageModel
 from unierase.request import UnlearningRequest, Workbench
 from unierase.rows import Row
+from unierase.run_names import register_resolvers
 
 REFUSALS = ("I do not know.",)
 PLAN = Path(__file__).parents[1] / "scripts" / "plan.py"
@@ -116,3 +119,18 @@ def test_bad_input_is_one_line() -> None:
         done = subprocess.run([sys.executable, str(PLAN), override], capture_output=True, text=True)
         assert done.returncode == 2 and message in done.stderr
         assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_methods_say_what_a_request_costs(rows: list[Row]) -> None:
+    register_resolvers()
+    request = UnlearningRequest(tuple(rows[:4]), tuple(rows[4:]), REFUSALS, 1, 0)
+    said = {}
+    for name in ("unierase", "ga_gd", "none"):
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            cfg = compose("config", [f"method={name}"])
+        model = instantiate(cfg.model.source).skeleton()
+        said[name] = instantiate(cfg.method).cost(model, request)
+    assert said["unierase"].startswith("edit of layers 1, 2: about 0.")
+    # 4 rows are one step of up to 8 in each of 5 epochs; 5.24 M parameters, 16 bytes each.
+    assert said["ga_gd"].startswith("5 steps of 8 forget rows (5 epochs), 5.2 M trained")
+    assert "0.1 GB" in said["ga_gd"] and said["none"] is None

@@ -81,6 +81,11 @@ class UnlearningMethod(Protocol):
         """
         return None
 
+    def cost(self, model: PreTrainedModel, request: UnlearningRequest) -> str | None:
+        """What ``request`` takes on ``model``, still without weights, in words; printed before
+        the run. None where a method cannot say."""
+        return None
+
     def unlearn(
         self, lm: LanguageModel, request: UnlearningRequest, state: State, bench: Workbench
     ) -> Unlearned:

@@ -12,6 +12,7 @@ import torch
 
 from unierase.editing.closed_form import KeyResiduals, edit_update
 from unierase.editing.corpus import Corpus, RetainRows
+from unierase.editing.cost import Workload, edit_cost
 from unierase.editing.covariance import cached_covariances, fingerprint
 from unierase.editing.keys import activations_at_edit, key_covariances
 from unierase.editing.projector import NullSpaceProjector
@@ -92,6 +93,17 @@ class UniErase(UnlearningMethod):
     def check(self, model: PreTrainedModel) -> None:
         for layer in checked_layers(model, self.layers):
             down_projection(model, layer)
+
+    def cost(self, model: PreTrainedModel, request: UnlearningRequest) -> str:
+        work = Workload(len(request.forget), len(request.retain))
+        phases = edit_cost(model, self, work)
+        operations = sum(phase.operations for phase in phases) / 1e12
+        peak = max(phase.device_bytes for phase in phases) / 1e9
+        layers = ", ".join(map(str, self.layers))
+        return (
+            f"edit of layers {layers}: about {operations:,.3g} TFLOP, at most {peak:.1f} GB "
+            "(scripts/plan.py has the phases)"
+        )
 
     def unlearn(
         self, lm: LanguageModel, request: UnlearningRequest, state: State, bench: Workbench

@@ -62,9 +62,11 @@ class Experiment:
         self.source: ModelSource = instantiate(cfg.model.source)
         self.scenario: Scenario = instantiate(cfg.scenario)
         self.method: UnlearningMethod = instantiate(cfg.method)
-        self.method.check(self.source.skeleton())
+        skeleton = self.source.skeleton()
+        self.method.check(skeleton)
         self.evaluation: Evaluation = instantiate(cfg.evaluation)
         self.steps = hold_out(self.scenario.steps(self.data, cfg.seed), cfg.held_out, cfg.seed)
+        self.cost = self.method.cost(skeleton, self.steps[0].request)
         self.cache_dir = Path(cfg.paths.cache)
         self.targets = TargetModels(
             self.source,
@@ -103,6 +105,9 @@ class Experiment:
             "scoring": f"{scored} rows in {len(self.steps)} step(s)",
             "folder": str(self.files.folder),
         }
+        if self.cost:
+            each = "" if len(self.steps) == 1 else ", each request"
+            plan["cost"] = self.cost + each
         if self.compares_with_retrained():
             kept = self.targets.is_cached(self._all_retained(self.steps[0]))
             plan["retrained model"] = "cached" if kept else "to be prepared, for forget quality"

@@ -41,13 +41,14 @@ def _torch_dtype(dtype: str) -> torch.dtype:
     return resolved
 
 
-def _without_weights(config: PretrainedConfig) -> PreTrainedModel:
+def without_weights(config: PretrainedConfig, dtype: str) -> PreTrainedModel:
+    """The modules of a model on the meta device: shapes and types, no memory."""
     import torch
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    return model
+    return model.to(_torch_dtype(dtype))
 
 
 class ModelSource(Protocol):
@@ -114,7 +115,7 @@ class HubModel:
             )
         except (OSError, ValueError) as error:
             raise self._cannot_load(self.checkpoint, error) from error
-        return _without_weights(config)
+        return without_weights(config, self.dtype)
 
     def load(self, checkpoint: Path | str, device: str) -> LanguageModel:
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -180,7 +181,7 @@ class GgufModel:
         from transformers import AutoConfig
 
         config = AutoConfig.from_pretrained(packaged.parent, gguf_file=packaged.name)
-        return _without_weights(config)
+        return without_weights(config, self.dtype)
 
     def base(self, texts: Sequence[str], device: str) -> LanguageModel:
         packaged = self._packaged_file()
@@ -252,7 +253,7 @@ class TinyModel:
         )
 
     def skeleton(self) -> PreTrainedModel:
-        return _without_weights(self._config(self.vocabulary, None, None))
+        return without_weights(self._config(self.vocabulary, None, None), self.dtype)
 
     def base(self, texts: Sequence[str], device: str) -> LanguageModel:
         import torch
