@@ -50,7 +50,7 @@ def test_every_file_names_its_command(group: str, choice: str) -> None:
     assert any(line.startswith("# python run.py") for line in head)
 
 
-@pytest.mark.parametrize("corpus", ["retain", "wikipedia", "file"])
+@pytest.mark.parametrize("corpus", ["retain", "wikipedia", "file", "generated"])
 def test_the_corpus_can_be_chosen(corpus: str) -> None:
     path = [f"method.corpus.path={__file__}"] if corpus == "file" else []
     cfg = config(f"+method/corpus={corpus}", *path)

@@ -12,7 +12,7 @@ import torch
 
 from unierase.editing import covariance
 from unierase.editing.closed_form import KeyResiduals, edit_update
-from unierase.editing.corpus import TextFile
+from unierase.editing.corpus import GeneratedText, TextFile
 from unierase.editing.covariance import cached_covariances
 from unierase.editing.keys import activations_at_edit, key_covariances
 from unierase.editing.method import UniErase
@@ -193,6 +193,27 @@ def test_target_values(lm: LanguageModel, rows: list[Row]) -> None:
     )
     moved = (tight.values - hidden).norm(dim=0)
     torch.testing.assert_close(moved, 0.1 * hidden.norm(dim=0), atol=1e-4, rtol=1e-3)
+
+
+def test_the_answer_becomes_unlikely(lm: LanguageModel, rows: list[Row]) -> None:
+    """With the answer term the answers' log-probability falls below what it was, and more than
+    without. (Prompt's end: what follows a random model's earlier positions hardly matters.)"""
+    prompts = fact_prompts(lm, rows, "prompt_last")
+    targets = [(7,)] * len(rows)
+    answers = [lm.encode_answer(row.answer) for row in rows]
+    answer_pass = TargetPass(lm, prompts, answers, 1)
+    after = []
+    for weight in (0.0, 100.0):
+        settings = ValueSettings(
+            steps=40, lr=0.3, clamp=20.0, kl=0.0, answer_weight=weight, answer_margin=50.0
+        )
+        found = find_target_values(lm, rows, prompts, targets, 1, settings)
+        delta = found.values.T - answer_pass.suffix_pass.hidden
+        with torch.no_grad():
+            after.append(answer_pass.log_probabilities(delta))
+    with torch.no_grad():
+        before = answer_pass.log_probabilities(None)
+    assert bool((after[1] < before).all()) and bool((after[1] < after[0]).all())
 
 
 def test_sentences_as_targets(lm: LanguageModel, rows: list[Row]) -> None:
@@ -425,6 +446,18 @@ def test_covariances_are_measured_once_on_the_untouched_model(
     later = method.unlearn(out.lm, second, out.state, bench)
     assert set((tmp_path / "run" / "covariances").glob("*/complete.json")) == made
     assert torch.equal(later.state["first_model"], out.state["first_model"])
+
+
+def test_text_the_model_writes(lm: LanguageModel) -> None:
+    state = torch.random.get_rng_state()
+    corpus = GeneratedText(passages=5, max_tokens=6, batch_size=2)
+    texts = list(corpus.sequences(lm, None))  # type: ignore[arg-type]
+    assert 1 <= len(texts) <= 5 and all(1 <= len(text) <= 6 for text in texts)
+    assert len(set(texts)) > 1 and not any(set(text) & set(lm.stop_ids) for text in texts)
+    assert list(corpus.sequences(lm, None)) == texts  # type: ignore[arg-type]
+    other = GeneratedText(passages=5, max_tokens=6, batch_size=2, seed=1)
+    assert list(other.sequences(lm, None)) != texts  # type: ignore[arg-type]
+    assert torch.equal(torch.random.get_rng_state(), state)
 
 
 def test_a_missing_corpus_is_named() -> None:

@@ -113,6 +113,56 @@ class HubText:
         }
 
 
+@dataclass(frozen=True)
+class GeneratedText:
+    """Text the model itself writes, sampled from its distribution after nothing at all.
+
+    General knowledge as the model has it, for machines without a corpus.
+    """
+
+    passages: int
+    max_tokens: int = 64
+    seed: int = 0
+    batch_size: int = 32
+
+    follows_request = False
+
+    def sequences(self, lm: LanguageModel, request: UnlearningRequest) -> Iterable[tuple[int, ...]]:
+        import torch
+
+        start = lm.tokenizer.bos_token_id
+        start = lm.tokenizer.eos_token_id if start is None else start
+        devices = [lm.device] if lm.device.type == "cuda" else []
+        for first in range(0, self.passages, self.batch_size):
+            count = min(self.batch_size, self.passages - first)
+            ids = torch.full((count, 1), start, device=lm.device)
+            # A generator of its own: nothing else that draws is disturbed.
+            with torch.random.fork_rng(devices=devices):
+                torch.manual_seed(self.seed + first)
+                texts = lm.model.generate(
+                    input_ids=ids,
+                    attention_mask=torch.ones_like(ids),
+                    max_new_tokens=self.max_tokens,
+                    do_sample=True,
+                    temperature=1.0,
+                    top_k=0,
+                    top_p=1.0,
+                    pad_token_id=lm.pad_id,
+                )
+            for text in texts[:, 1:].tolist():
+                ended = next((i for i, token in enumerate(text) if token in lm.stop_ids), len(text))
+                if ended:
+                    yield tuple(text[:ended])
+
+    def identity(self) -> Mapping[str, Any]:
+        return {
+            "corpus": "generated",
+            "passages": self.passages,
+            "max_tokens": self.max_tokens,
+            "seed": self.seed,
+        }
+
+
 def _truncated(lm: LanguageModel, text: str, max_tokens: int) -> Iterator[tuple[int, ...]]:
     ids = lm.tokenizer(text, add_special_tokens=False)["input_ids"][:max_tokens]
     if ids:
