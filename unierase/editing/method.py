@@ -29,7 +29,7 @@ from unierase.editing.token import (
     refusal_for,
     token_of_fact,
 )
-from unierase.editing.values import SuffixPass, TargetPass, ValueSettings, find_target_values
+from unierase.editing.values import TargetPass, ValueSettings, find_target_values
 from unierase.errors import invalid_choice
 from unierase.models.layers import checked_layers, down_projection, oriented
 from unierase.request import State, Unlearned, UnlearningMethod, UnlearningRequest, Workbench
@@ -245,10 +245,8 @@ class UniErase(UnlearningMethod):
         it, and the share of facts after which the target's first token is the likeliest."""
         bare = [next(p for p in prompts if p.fact == fact) for fact in range(len(targets))]
         with torch.no_grad():
-            logits = SuffixPass(lm, bare, layer).logits(None).cpu()
-            log_p = TargetPass(lm, bare, targets, layer).log_probabilities(None)
-        first = torch.tensor([target[0] for target in targets])
-        emitted = float((logits.argmax(-1) == first).float().mean())
+            log_p, likeliest = TargetPass(lm, bare, targets, layer).outcome()
+        emitted = float(likeliest.float().mean())
         if emitted < 0.5:
             log.warning(
                 "the edit did not take: %.0f %% of the facts lead to the target; raise "

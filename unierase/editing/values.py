@@ -226,7 +226,16 @@ class TargetPass:
 
     def log_probabilities(self, delta: torch.Tensor | None) -> torch.Tensor:
         """One for each prompt, (prompts,)."""
-        logits = self.suffix_pass.logits(delta)
+        return self._means(self.suffix_pass.logits(delta))
+
+    def outcome(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Without a delta: the log-probabilities, and whether the target's first token is the
+        likeliest, (prompts,) each."""
+        logits = self.suffix_pass.logits(None)
+        first = self.counts.cumsum(0) - self.counts
+        return self._means(logits), logits[first].argmax(-1) == self.targets[first]
+
+    def _means(self, logits: torch.Tensor) -> torch.Tensor:
         picked = logits.log_softmax(-1).gather(-1, self.targets[:, None]).squeeze(-1)
         sums = torch.zeros(len(self.counts), device=picked.device)
         return sums.index_add(0, self.suffix_pass.rows, picked) / self.counts

@@ -16,20 +16,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class FinetuneRecipe:
-    """How rows are taught: AdamW on the mean cross-entropy over answer tokens.
+class FinetuneRecipe(Schedule):
+    """How rows are taught: the mean cross-entropy over answer tokens, on a schedule.
 
     max_length: a longer row loses the end of its answer.
     train_on_questions: the prompt's tokens count too; a model that starts from nothing learns
         the language from them in a third of the epochs.
     """
 
-    epochs: int
-    lr: float
-    batch_size: int
-    micro_batch_size: int | None
-    weight_decay: float
-    warmup_ratio: float
     max_length: int
     train_on_questions: bool
     seed: int
@@ -62,14 +56,6 @@ def finetune(
         prompts, answers = zip(*(pairs[i] for i in batch), strict=True)
         return -token_log_probabilities(lm, prompts, answers)[0].sum()
 
-    schedule = Schedule(
-        recipe.epochs,
-        recipe.lr,
-        recipe.batch_size,
-        recipe.micro_batch_size,
-        recipe.weight_decay,
-        recipe.warmup_ratio,
-    )
     lengths = [len(prompt) + len(answer) for prompt, answer in pairs]
     weights = [float(len(answer)) for _, answer in pairs]
-    return train(lm.model, lengths, weights, summed_loss, schedule, recipe.seed, description)
+    return train(lm.model, lengths, weights, summed_loss, recipe, recipe.seed, description)
