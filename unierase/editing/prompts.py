@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-
 from unierase.errors import invalid_choice
 from unierase.models.prompt import EncodedPrompt
 from unierase.rows import Row
-from unierase.scoring.batching import left_pad
+from unierase.scoring.generation import greedy
 
 if TYPE_CHECKING:
     from unierase.models.language_model import LanguageModel
@@ -79,24 +77,13 @@ def fall_backs(lm: LanguageModel, rows: Sequence[Row], fact_token: str) -> int:
     return sum(lm.encode_prompt(row.question, row.subject).subject_last is None for row in rows)
 
 
-@torch.no_grad()
 def generated_prefixes(lm: LanguageModel, count: int, tokens: int) -> tuple[str, ...]:
     """Short texts by the model itself, one after each of a few common first words (as MEMIT)."""
     starts = ("The", "Therefore", "Because", "I", "You", "It", "When", "There", "In", "A")[:count]
     prefixes = []
     for start in starts:
         ids = lm.tokenizer(start, add_special_tokens=False)["input_ids"]
-        inputs = left_pad([ids], lm.pad_id, lm.device)
-        output = lm.model.generate(
-            input_ids=inputs["input_ids"],
-            attention_mask=inputs["attention_mask"],
-            max_new_tokens=tokens,
-            do_sample=False,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            pad_token_id=lm.pad_id,
-        )
-        text = lm.tokenizer.decode(output[0], skip_special_tokens=True).strip()
+        (new,) = greedy(lm, [ids], tokens)
+        text = lm.tokenizer.decode([*ids, *new], skip_special_tokens=True).strip()
         prefixes.append(text.rstrip(".") + ".")
     return tuple(prefixes)

@@ -26,6 +26,27 @@ class Generation:
 
 
 @torch.inference_mode()
+def greedy(
+    lm: LanguageModel, prompts: Sequence[Sequence[int]], max_new_tokens: int
+) -> list[list[int]]:
+    """The likeliest continuations of ``prompts`` in one batch: new token ids, with whatever
+    follows the closing token."""
+    inputs = left_pad(prompts, lm.pad_id, lm.device)
+    output = lm.model.generate(
+        input_ids=inputs["input_ids"],
+        attention_mask=inputs["attention_mask"],
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        temperature=None,
+        top_p=None,
+        top_k=None,
+        eos_token_id=list(lm.stop_ids),
+        pad_token_id=lm.pad_id,
+    )
+    new: list[list[int]] = output[:, inputs["input_ids"].shape[1] :].tolist()
+    return new
+
+
 def generate(
     lm: LanguageModel,
     questions: Sequence[str],
@@ -44,21 +65,8 @@ def generate(
     lengths = [len(prompt) + max_new_tokens for prompt in prompts]
     with tqdm(total=len(prompts), desc=progress, disable=progress is None, leave=False) as bar:
         for batch in batches_by_length(lengths, batch_tokens):
-            inputs = left_pad([prompts[i] for i in batch], lm.pad_id, lm.device)
-            output = lm.model.generate(
-                input_ids=inputs["input_ids"],
-                attention_mask=inputs["attention_mask"],
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                temperature=None,
-                top_p=None,
-                top_k=None,
-                eos_token_id=list(lm.stop_ids),
-                pad_token_id=lm.pad_id,
-            )
-            for i, row in zip(
-                batch, output[:, inputs["input_ids"].shape[1] :].tolist(), strict=True
-            ):
+            rows = greedy(lm, [prompts[i] for i in batch], max_new_tokens)
+            for i, row in zip(batch, rows, strict=True):
                 end = next((n for n, token in enumerate(row) if token in stop), len(row))
                 answers[i] = Generation(
                     text=lm.tokenizer.decode(row[:end], skip_special_tokens=True).strip(),
