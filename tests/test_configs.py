@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from unierase.config_types import check_types
 from unierase.run_names import register_resolvers, run_subdir
@@ -75,3 +75,47 @@ def test_run_names_tell_what_ran_and_differ_by_config() -> None:
     assert run_subdir(same) == name
     other = config("data=tofu", "scenario=sequential", "method=npo_gd", "seed=3", "method.lr=1")
     assert run_subdir(other) != name
+
+
+ABLATIONS: dict[str, dict[str, object]] = {
+    "whole": {},
+    "refusal": {"target": "refusal"},
+    "no_nullspace": {"nullspace": False},
+    "no_robust_phase": {"token.robust_phase": False},
+    "own_output_row": {"token.share_output_row": False},
+    "four_tokens": {"token.num_tokens": 4},
+    "one_layer": {"layers": [1]},
+    "subject_last": {"fact_token": "subject_last"},
+    "question_last": {"fact_token": "question_last"},
+    "prompt_last": {"fact_token": "prompt_last"},
+    "contexts": {"context_prefixes": 5},
+}
+
+
+def test_every_ablation_has_a_preset() -> None:
+    assert {p.stem for p in (CONF / "experiment").glob("ablation_*.yaml")} == {
+        f"ablation_{name}" for name in ABLATIONS
+    }
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_an_ablation_changes_what_it_says(name: str) -> None:
+    cfg = config(f"experiment=ablation_{name}")
+    whole = OmegaConf.to_container(config().method, resolve=True)
+    ablated = OmegaConf.to_container(cfg.method, resolve=True)
+    assert isinstance(whole, dict) and isinstance(ablated, dict)
+    assert cfg.study == "ablation"
+    assert whole.pop("name") == "unierase"
+    assert ablated.pop("name") == "unierase" + {
+        "whole": "",
+        "four_tokens": "-4-tokens",
+    }.get(name, "-" + name.replace("_", "-"))
+    for key, value in ABLATIONS[name].items():
+        *groups, last = key.split(".")
+        target = whole
+        for group in groups:
+            target = target[group]
+        # prompt_last is what the tiny model's preset has anyway.
+        assert target[last] != value or name == "prompt_last"
+        target[last] = value
+    assert ablated == whole

@@ -36,7 +36,9 @@ def test_left_pad() -> None:
 def test_likelihood_by_hand(lm: LanguageModel) -> None:
     question, answer = "Where was Ada Stone born?", "Rome."
     prompt, tokens = lm.encode_prompt(question).ids, lm.encode_answer(answer)
-    logits = lm.model(torch.tensor([[*prompt, *tokens]])).logits[0].double().log_softmax(-1)
+    logits = (
+        lm.model(torch.tensor([[*prompt, *tokens]])).logits[0].detach().double().log_softmax(-1)
+    )
     expected = [float(logits[len(prompt) - 1 + i, token]) for i, token in enumerate(tokens)]
     (values,) = answer_log_probabilities(lm, [(question, answer)])
     assert values.tolist() == pytest.approx(expected, abs=1e-5)
