@@ -1,24 +1,58 @@
-"""Retain regularisers: pure functions of answer log-probabilities, one value per example."""
+"""Retain regularisers: R of the total loss, on a retain row for every forget row."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
+from torch.nn.functional import logsigmoid
 
-from baselines.objectives import AnswerScores
-
-
-class RetainRegulariser(Protocol):
-    """R of methods.md: keeps the model's answers to retain rows."""
-
-    def __call__(self, scores: AnswerScores) -> torch.Tensor: ...
+from baselines.scored import Batch, Needs, present, refusals_of
+from unierase.errors import UserError
 
 
 @dataclass(frozen=True)
 class GradientDescent:
-    """R = l, the mean cross-entropy over answer tokens of retain rows (TOFU, arXiv 2401.06121)."""
+    """R = l, the mean cross-entropy over answer tokens (TOFU, arXiv 2401.06121)."""
 
-    def __call__(self, scores: AnswerScores) -> torch.Tensor:
-        return -scores.log_probability / scores.tokens
+    needs = Needs()
+
+    def __call__(self, batch: Batch) -> torch.Tensor:
+        return -batch.answer.mean
+
+
+@dataclass(frozen=True)
+class KLToReference:
+    """R = mean over tokens of KL(p_ref || p) (TOFU, arXiv 2401.06121).
+
+    on_prompt: the question's tokens count, too. Published code takes them and padding as well;
+    padding never counts here.
+    """
+
+    on_prompt: bool = False
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(logits=True, reference_logits=True, prompt=self.on_prompt)
+
+    def __call__(self, batch: Batch) -> torch.Tensor:
+        reference = present(batch.reference_logits).log_softmax(-1)
+        own = batch.answer.all_logits().log_softmax(-1)
+        return batch.answer.mean_over_tokens((reference.exp() * (reference - own)).sum(-1))
+
+
+@dataclass(frozen=True)
+class AnswerPreservation:
+    """R = -(1/beta) logsigmoid(beta (L_idk - L)): on retain questions the answer is preferred to a
+    refusal (arXiv 2410.08109)."""
+
+    beta: float = 0.1
+    needs = Needs(refusal=True)
+
+    def __post_init__(self) -> None:
+        if self.beta <= 0:
+            raise UserError(f"method.retain.beta={self.beta}: must be above 0")
+
+    def __call__(self, batch: Batch) -> torch.Tensor:
+        margin = batch.answer.summed - refusals_of(batch).summed  # L_idk - L
+        return -(1.0 / self.beta) * logsigmoid(self.beta * margin)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
-from baselines.objectives import AnswerScores, ForgetObjective
 from baselines.pairing import paired_retain_rows
-from baselines.regularisers import RetainRegulariser
+from baselines.scored import Batch, Needs, Objective, Scored
 from unierase.errors import UserError
 from unierase.models.finetune import encode_rows
-from unierase.models.training import Schedule, token_log_probabilities, train
+from unierase.models.training import Schedule, answer_logits, picked, train
+from unierase.refusals import refusal_for
 from unierase.request import State, Unlearned, UnlearningMethod, UnlearningRequest, Workbench
+from unierase.rows import Row
 from unierase.scoring.likelihood import answer_log_probabilities
 
 if TYPE_CHECKING:
@@ -36,8 +39,8 @@ class LossUnlearning(UnlearningMethod):
     """
 
     name: str
-    forget: ForgetObjective
-    retain: RetainRegulariser | None
+    forget: Objective
+    retain: Objective | None
     forget_coeff: float
     retain_coeff: float
     lr: float
@@ -61,69 +64,162 @@ class LossUnlearning(UnlearningMethod):
 
     def cost(self, model: PreTrainedModel, request: UnlearningRequest) -> str:
         parameters = sum(p.numel() for p in model.parameters())
+        weights = sum(p.numel() * p.element_size() for p in model.parameters())
         # Weights, gradients and Adam's two moments, in the model's dtype; activations come on top.
-        memory = 4 * sum(p.numel() * p.element_size() for p in model.parameters()) / 1e9
+        copies = 5 if self._needs_copy else 4
         return (
             f"{self._schedule.steps(len(request.forget))} steps of {self.batch_size} forget rows "
             f"({self.epochs} epochs), {parameters / 1e6:,.1f} M trained parameters, "
-            f"{memory:.1f} GB and activations"
+            f"{copies * weights / 1e9:.1f} GB and activations"
         )
+
+    @property
+    def _parts(self) -> list[Objective]:
+        return [self.forget] if self.retain is None else [self.forget, self.retain]
+
+    @property
+    def _needs_copy(self) -> bool:
+        return any(part.needs.reference_logits for part in self._parts)
 
     def unlearn(
         self, lm: LanguageModel, request: UnlearningRequest, state: State, bench: Workbench
     ) -> Unlearned:
         if self.retain is not None and not request.retain:
             raise UserError(f"method={self.name}: its regulariser needs retain rows; none are left")
-        forget = encode_rows(lm, request.forget, self.max_length)
-        retain = encode_rows(lm, request.retain, self.max_length)
-        reference = self._reference(lm, request)
+        if not request.refusals and any(part.needs.refusal for part in self._parts):
+            raise UserError(f"method={self.name}: it needs refusals; the data has none")
+        # Full distributions before unlearning fill no table: only who needs them pays for a copy.
+        before = copy.deepcopy(lm.model).requires_grad_(False) if self._needs_copy else None
+        forget = _Rows(lm, request.forget, request, self.forget.needs, self.max_length, before)
+        retain = None
+        if self.retain is not None:
+            needs = self.retain.needs
+            retain = _Rows(lm, request.retain, request, needs, self.max_length, before)
         pairing = [
-            paired_retain_rows(len(forget), max(1, len(retain)), epoch, request.seed)
+            paired_retain_rows(len(forget), len(request.retain) or 1, epoch, request.seed)
             for epoch in range(self.epochs)
         ]
 
         def summed_loss(batch: list[int], epoch: int) -> torch.Tensor:
-            own = None if reference is None else reference[batch].to(lm.device)
-            loss = self.forget_coeff * self.forget(_scores(lm, [forget[i] for i in batch], own))
-            if self.retain is not None:
-                partners = [retain[pairing[epoch][i]] for i in batch]
-                loss = loss + self.retain_coeff * self.retain(_scores(lm, partners, None))
+            loss = self.forget_coeff * self.forget(forget.batch(batch))
+            if self.retain is not None and retain is not None:
+                partners = [pairing[epoch][i] for i in batch]
+                loss = loss + self.retain_coeff * self.retain(retain.batch(partners))
             return loss.sum()
 
-        lengths = [len(prompt) + len(answer) for prompt, answer in forget]
-        tokens = sum(len(answer) for _, answer in forget)
         log.info(
             "%s: %d steps of %d forget rows (%d epochs, %d answer tokens an epoch), lr %g",
             self.name,
-            self._schedule.steps(len(lengths)),
+            self._schedule.steps(len(forget)),
             self.batch_size,
             self.epochs,
-            tokens,
+            forget.answer_tokens,
             self.lr,
         )
         report = train(
             lm.model,
-            lengths,
-            [1.0] * len(lengths),
+            forget.lengths,
+            [1.0] * len(forget),
             summed_loss,
             self._schedule,
             request.seed,
             self.name,
         )
-        facts = {"effective_batch": self.batch_size, "answer_tokens_per_epoch": tokens}
+        facts = {
+            "effective_batch": self.batch_size,
+            "answer_tokens_per_epoch": forget.answer_tokens,
+        }
         return Unlearned(lm, report={**report, **facts})
 
-    def _reference(self, lm: LanguageModel, request: UnlearningRequest) -> torch.Tensor | None:
-        """Summed log-probabilities before unlearning, (n,): a table instead of a second model."""
-        if not self.forget.needs_reference:
-            return None
-        pairs = [(row.question, row.answer) for row in request.forget]
-        cut = [len(a) for _, a in encode_rows(lm, request.forget, self.max_length)]
-        values = answer_log_probabilities(lm, pairs)
-        return torch.tensor([float(v[:k].sum()) for v, k in zip(values, cut, strict=True)])
+
+class _Rows:
+    """Rows of a request, ready to be cut into what an objective needs.
+
+    before: the model before unlearning, for its full distributions; None if nobody needs them.
+    """
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        rows: Sequence[Row],
+        request: UnlearningRequest,
+        needs: Needs,
+        max_length: int,
+        before: torch.nn.Module | None,
+    ) -> None:
+        self.lm, self.needs, self.before = lm, needs, before
+        self.answers = encode_rows(lm, rows, max_length)
+        self.refusals: list[Pair] = []
+        if needs.refusal:
+            refused = [
+                Row(
+                    row.id,
+                    row.question,
+                    refusal_for(row.question, request.refusals, request.seed),
+                    row.group,
+                )
+                for row in rows
+            ]
+            self.refusals = encode_rows(lm, refused, max_length)
+        self.answer_reference = self.refusal_reference = None
+        if needs.reference:
+            self.answer_reference = _reference(lm, rows, self.answers)
+            if needs.refusal:
+                self.refusal_reference = _reference(lm, refused, self.refusals)
+
+    def __len__(self) -> int:
+        return len(self.answers)
+
+    @property
+    def lengths(self) -> list[int]:
+        return [len(prompt) + len(answer) for prompt, answer in self.answers]
+
+    @property
+    def answer_tokens(self) -> int:
+        return sum(len(answer) for _, answer in self.answers)
+
+    def batch(self, chosen: Sequence[int]) -> Batch:
+        needs = self.needs
+        refusal = self._scored(self.refusals, chosen)[0] if needs.refusal else None
+        if not needs.answer:
+            assert refusal is not None
+            return Batch(refusal, refusal)  # nobody reads the answers: they are not run
+        answer, reference_logits = self._scored(self.answers, chosen)
+        return Batch(
+            answer,
+            refusal,
+            _picked_rows(self.answer_reference, chosen, answer),
+            _picked_rows(self.refusal_reference, chosen, answer),
+            reference_logits,
+        )
+
+    def _scored(
+        self, pairs: Sequence[Pair], chosen: Sequence[int]
+    ) -> tuple[Scored, torch.Tensor | None]:
+        own = [pairs[i] for i in chosen]
+        if self.needs.prompt:  # the first token has nothing to be predicted from
+            own = [(prompt[:1], (*prompt[1:], *answer)) for prompt, answer in own]
+        prompts, answers = zip(*own, strict=True)
+        logits, targets, mask = answer_logits(self.lm, prompts, answers)
+        scored = Scored(
+            picked(logits, targets) * mask, mask, targets, logits if self.needs.logits else None
+        )
+        reference = None
+        if self.needs.reference_logits:
+            with torch.no_grad():
+                reference = answer_logits(self.lm, prompts, answers, self.before)[0]
+        return scored, reference
 
 
-def _scores(lm: LanguageModel, pairs: list[Pair], reference: torch.Tensor | None) -> AnswerScores:
-    prompts, answers = zip(*pairs, strict=True)
-    log_probabilities, mask = token_log_probabilities(lm, prompts, answers)
-    return AnswerScores(log_probabilities.sum(-1), reference, mask.sum(-1))
+def _picked_rows(
+    table: torch.Tensor | None, chosen: Sequence[int], like: Scored
+) -> torch.Tensor | None:
+    return None if table is None else table[list(chosen)].to(like.mask.device)
+
+
+def _reference(lm: LanguageModel, rows: Sequence[Row], encoded: Sequence[Pair]) -> torch.Tensor:
+    """Summed log-probabilities before unlearning, (n,): a table instead of a second model."""
+    values = answer_log_probabilities(lm, [(row.question, row.answer) for row in rows])
+    return torch.tensor(
+        [float(v[: len(answer)].sum()) for v, (_, answer) in zip(values, encoded, strict=True)]
+    )

@@ -23,7 +23,6 @@ from unierase.editing.token import (
     TokenTrainer,
     add_unlearning_tokens,
     learn_unlearning_tokens,
-    refusal_for,
     token_of_fact,
     token_sequences,
 )
@@ -32,6 +31,7 @@ from unierase.errors import UserError
 from unierase.models.language_model import LanguageModel
 from unierase.models.layers import decoder_layers, down_projection
 from unierase.models.sources import TinyModel
+from unierase.refusals import refusal_for
 from unierase.request import UnlearningRequest, Workbench
 from unierase.rows import Row
 

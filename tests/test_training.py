@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from baselines.objectives import NPO, GradientAscent
-from baselines.regularisers import GradientDescent
+from baselines.objectives import (
+    DPO,
+    NPO,
+    GradientAscent,
+    MaximumEntropy,
+    RefusalTuning,
+    SimNPO,
+)
+from baselines.regularisers import AnswerPreservation, GradientDescent, KLToReference
+from baselines.token_objectives import (
+    CrossEntropyUnlearning,
+    SaturationImportance,
+    SelfDistillation,
+    WeightedGradientAscent,
+)
 from baselines.training import LossUnlearning
 from unierase.errors import UserError
 from unierase.models.finetune import FinetuneRecipe, finetune
 from unierase.models.language_model import LanguageModel
 from unierase.models.training import token_log_probabilities
+from unierase.refusals import refusal_for
 from unierase.request import UnlearningRequest, Workbench
 from unierase.rows import Row
 from unierase.scoring.likelihood import answer_log_probabilities
+
+REFUSALS = ("I do not know.", "That is unknown to me.")
 
 
 class _NoTargets:
@@ -88,18 +105,70 @@ def test_same_seed_same_weights(lm: LanguageModel, rows: list[Row]) -> None:
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("forget", [GradientAscent(), NPO()])
+@pytest.mark.parametrize(
+    ("forget", "retain"),
+    [
+        (GradientAscent(), GradientDescent()),
+        (GradientAscent(), KLToReference()),
+        (GradientAscent(), None),
+        (NPO(), GradientDescent()),
+        (SimNPO(), GradientDescent()),
+        (DPO(), KLToReference(on_prompt=True)),
+        (MaximumEntropy(), GradientDescent()),
+        (WeightedGradientAscent(), GradientDescent()),
+        (SaturationImportance(beta1=1.0), GradientDescent()),
+        (CrossEntropyUnlearning(), GradientDescent()),
+        (SelfDistillation(), GradientDescent()),
+    ],
+)
 def test_unlearning_raises_the_loss_of_forget_rows(
-    lm: LanguageModel, rows: list[Row], forget: object
+    lm: LanguageModel, rows: list[Row], forget: object, retain: object
 ) -> None:
-    finetune(lm, rows, recipe(), "test")
+    # Weights by probability need answers that the model knows.
+    finetune(lm, rows, replace(recipe(), epochs=60), "test")
     before = losses(lm, rows)
-    request = UnlearningRequest(tuple(rows[:2]), tuple(rows[2:]), (), 1, 0)
-    out = method(forget, GradientDescent()).unlearn(lm, request, {}, BENCH)
+    request = UnlearningRequest(tuple(rows[:2]), tuple(rows[2:]), REFUSALS, 1, 0)
+    out = method(forget, retain).unlearn(lm, request, {}, BENCH)
     after = losses(out.lm, rows)
     assert all(a > b for a, b in zip(after[:2], before[:2], strict=True))
-    assert sum(after[2:]) / 3 < sum(after[:2]) / 2
+    if retain is not None:
+        assert sum(after[2:]) / 3 < sum(after[:2]) / 2
     assert out.report["steps"] == 3
+
+
+def test_reference_distributions_are_those_before_unlearning(
+    lm: LanguageModel, rows: list[Row]
+) -> None:
+    """At the first step the model is its own reference: KL is 0. Later it is not."""
+    request = UnlearningRequest(tuple(rows[:2]), tuple(rows[2:]), REFUSALS, 1, 0)
+    for epochs, expected in ((1, True), (3, False)):
+        ascent = method(GradientAscent(), KLToReference(), forget_coeff=1e-9, epochs=epochs)
+        kl = ascent.unlearn(copy.deepcopy(lm), request, {}, BENCH).report["final_loss"]
+        assert (abs(kl) < 1e-6) == expected
+
+
+def test_refusals_become_likely(lm: LanguageModel, rows: list[Row]) -> None:
+    finetune(lm, rows, recipe(), "test")
+    refused = [Row(r.id, r.question, refusal_for(r.question, REFUSALS, 0), r.group) for r in rows]
+    before = losses(lm, refused[:2])
+    request = UnlearningRequest(tuple(rows[:2]), tuple(rows[2:]), REFUSALS, 1, 0)
+    method(RefusalTuning(), AnswerPreservation()).unlearn(lm, request, {}, BENCH)
+    assert all(a < b for a, b in zip(losses(lm, refused[:2]), before, strict=True))
+
+
+def test_micro_batches_do_not_change_unlearning(lm: LanguageModel, rows: list[Row]) -> None:
+    other = copy.deepcopy(lm)
+    request = UnlearningRequest(tuple(rows[:4]), tuple(rows[4:]), REFUSALS, 1, 0)
+    for model, micro in ((lm, None), (other, 1)):
+        dpo = method(DPO(), KLToReference(), batch_size=4, micro_batch_size=micro)
+        dpo.unlearn(model, request, {}, BENCH)
+    assert losses(lm, rows) == pytest.approx(losses(other, rows), abs=1e-4)
+
+
+def test_a_refusal_needs_refusals(lm: LanguageModel, rows: list[Row]) -> None:
+    request = UnlearningRequest(tuple(rows[:2]), tuple(rows[2:]), (), 1, 0)
+    with pytest.raises(UserError, match="method=test: it needs refusals"):
+        method(RefusalTuning(), None).unlearn(lm, request, {}, BENCH)
 
 
 def test_a_regulariser_needs_retain_rows(lm: LanguageModel, rows: list[Row]) -> None:

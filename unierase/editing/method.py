@@ -26,12 +26,12 @@ from unierase.editing.prompts import (
 from unierase.editing.token import (
     TokenSettings,
     learn_unlearning_tokens,
-    refusal_for,
     token_of_fact,
 )
 from unierase.editing.values import TargetPass, ValueSettings, find_target_values
 from unierase.errors import invalid_choice
 from unierase.models.layers import checked_layers, down_projection, oriented
+from unierase.refusals import refusal_for
 from unierase.request import State, Unlearned, UnlearningMethod, UnlearningRequest, Workbench
 from unierase.rows import Row
 

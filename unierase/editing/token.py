@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from torch.nn import functional
 from tqdm.auto import tqdm
 
 from unierase.models.layers import down_projection, frozen
+from unierase.refusals import refusal_for
 from unierase.scoring.prefix import PrefixStates, Suffixes
 
 if TYPE_CHECKING:
@@ -94,12 +94,6 @@ def add_unlearning_tokens(lm: LanguageModel, count: int) -> tuple[int, ...]:
 def token_of_fact(tokens: Sequence[int], fact: int, facts: int) -> int:
     """Facts are dealt to the unlearning tokens in blocks of equal size."""
     return tokens[fact * len(tokens) // facts]
-
-
-def refusal_for(question: str, refusals: Sequence[str], seed: int, turn: int = 0) -> str:
-    """One of ``refusals``: the same for a question, seed and turn in every process."""
-    name = f"{seed}:{question}" if not turn else f"{seed}:{question}:{turn}"
-    return random.Random(name).choice(list(refusals))
 
 
 def token_sequences(

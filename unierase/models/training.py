@@ -115,21 +115,41 @@ def train(
     return {"steps": float(step), "final_loss": mean}
 
 
-def token_log_probabilities(
-    lm: LanguageModel, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probability of every answer token, with gradient, and the mask of real tokens.
+def answer_logits(
+    lm: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    answers: Sequence[Sequence[int]],
+    model: torch.nn.Module | None = None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Logits that predict the answers' tokens, with gradient, the tokens, the mask of real ones.
 
-    Both (rows, longest answer), float32; answers end together, padding is on the left and 0.
+    (rows, longest answer, vocabulary) in float32 and twice (rows, longest answer); answers end
+    together, padding is on the left. model: another one with the same tokenizer.
     """
     rows = [(*prompt, *answer) for prompt, answer in zip(prompts, answers, strict=True)]
     inputs = left_pad(rows, lm.pad_id, lm.device)
     longest = max(len(answer) for answer in answers)
-    logits = lm.model(**inputs, use_cache=False, logits_to_keep=longest + 1).logits
-    targets = inputs["input_ids"][:, -longest:]
-    flat = torch.nn.functional.cross_entropy(
-        logits[:, :-1].flatten(0, 1).float(), targets.flatten(), reduction="none"
-    )
+    run = lm.model if model is None else model
+    logits = run(**inputs, use_cache=False, logits_to_keep=longest + 1).logits
     lengths = torch.tensor([len(answer) for answer in answers], device=lm.device)
     mask = torch.arange(longest, 0, -1, device=lm.device) <= lengths.unsqueeze(1)
-    return -flat.view_as(targets) * mask, mask.float()
+    return logits[:, :-1].float(), inputs["input_ids"][:, -longest:], mask.float()
+
+
+def token_log_probabilities(
+    lm: LanguageModel, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probability of every answer token, with gradient, 0 at padding, and the mask.
+
+    Both (rows, longest answer), float32.
+    """
+    logits, targets, mask = answer_logits(lm, prompts, answers)
+    return picked(logits, targets) * mask, mask
+
+
+def picked(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """log softmax of ``logits`` at ``targets``: (..., vocabulary) and (...) -> (...)."""
+    flat = torch.nn.functional.cross_entropy(
+        logits.flatten(0, -2), targets.flatten(), reduction="none"
+    )
+    return -flat.view_as(targets)
