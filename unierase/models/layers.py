@@ -125,6 +125,28 @@ def activations(
     return [keys[layer] for layer in key_layers], values[0] if values else None
 
 
+def hidden_states(
+    model: PreTrainedModel, inputs: Mapping[str, torch.Tensor], layer: int
+) -> torch.Tensor:
+    """Hidden states after ``layer``, (rows, length, d_h), with gradient; none above is run."""
+    found: list[torch.Tensor] = []
+
+    def record(module: nn.Module, args: object, output: object) -> None:
+        hidden = output[0] if isinstance(output, tuple) else output
+        assert isinstance(hidden, torch.Tensor)
+        found.append(hidden)
+        raise _Enough
+
+    handle = decoder_layers(model)[layer].register_forward_hook(record)
+    try:
+        model(**inputs, use_cache=False)
+    except _Enough:
+        pass
+    finally:
+        handle.remove()
+    return found[0]
+
+
 @contextmanager
 def replaced_outputs(outputs: Mapping[nn.Module, object]) -> Iterator[None]:
     """Within the context each module does nothing and puts out what it is mapped to."""
