@@ -34,7 +34,7 @@ PUBLISHED_LAYER, PUBLISHED_DEPTH, TRAINED = 7, 32, 3
 
 
 @dataclass(frozen=True)
-class RMU(UnlearningMethod):
+class RMU(Schedule, UnlearningMethod):
     """F = mean over answer tokens of |h - c u|^2 / d_h, R the same towards what h was before.
 
     h: the hidden state after the steered layer; u: a unit vector drawn from the seed. Only the
@@ -49,12 +49,6 @@ class RMU(UnlearningMethod):
     layer: int | None
     steering: float
     alpha: float
-    lr: float
-    epochs: int
-    batch_size: int
-    micro_batch_size: int | None
-    weight_decay: float
-    warmup_ratio: float
     max_length: int
 
     def check(self, model: PreTrainedModel) -> None:
@@ -75,21 +69,10 @@ class RMU(UnlearningMethod):
     def _projections(self, model: PreTrainedModel) -> list[nn.Parameter]:
         return [down_projection(model, layer).weight for layer in self._trained(model)]
 
-    @property
-    def _schedule(self) -> Schedule:
-        return Schedule(
-            self.epochs,
-            self.lr,
-            self.batch_size,
-            self.micro_batch_size,
-            self.weight_decay,
-            self.warmup_ratio,
-        )
-
     def cost(self, model: PreTrainedModel, request: UnlearningRequest) -> str:
         trained = sum(p.numel() for p in self._projections(model))
         return (
-            f"{self._schedule.steps(len(request.forget))} steps of {self.batch_size} forget rows "
+            f"{self.steps(len(request.forget))} steps of {self.batch_size} forget rows "
             f"({self.epochs} epochs), {trained / 1e6:,.1f} M trained parameters in layers "
             f"{', '.join(map(str, self._trained(model)))}; layers above do not run"
         )
@@ -125,7 +108,7 @@ class RMU(UnlearningMethod):
                 lengths,
                 [1.0] * len(forget),
                 summed_loss,
-                self._schedule,
+                self,
                 request.seed,
                 self.name,
             )

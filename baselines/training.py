@@ -31,11 +31,11 @@ Pair = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 @dataclass(frozen=True)
-class LossUnlearning(UnlearningMethod):
-    """A forget objective, a retain regulariser (None: no retain rows) and training settings.
+class LossUnlearning(Schedule, UnlearningMethod):
+    """A forget objective and a retain regulariser (None: no retain rows), on a schedule.
 
-    Each epoch shows every forget row once, with one retain row (``paired_retain_rows``).
-    batch_size: forget rows in one optimiser step.
+    Each epoch shows every forget row once, with one retain row (``paired_retain_rows``); the
+    schedule's examples are the forget rows.
     """
 
     name: str
@@ -43,24 +43,7 @@ class LossUnlearning(UnlearningMethod):
     retain: Objective | None
     forget_coeff: float
     retain_coeff: float
-    lr: float
-    epochs: int
-    batch_size: int
-    micro_batch_size: int | None
-    weight_decay: float
-    warmup_ratio: float
     max_length: int
-
-    @property
-    def _schedule(self) -> Schedule:
-        return Schedule(
-            self.epochs,
-            self.lr,
-            self.batch_size,
-            self.micro_batch_size,
-            self.weight_decay,
-            self.warmup_ratio,
-        )
 
     def cost(self, model: PreTrainedModel, request: UnlearningRequest) -> str:
         parameters = sum(p.numel() for p in model.parameters())
@@ -68,7 +51,7 @@ class LossUnlearning(UnlearningMethod):
         # Weights, gradients and Adam's two moments, in the model's dtype; activations come on top.
         copies = 5 if self._needs_copy else 4
         return (
-            f"{self._schedule.steps(len(request.forget))} steps of {self.batch_size} forget rows "
+            f"{self.steps(len(request.forget))} steps of {self.batch_size} forget rows "
             f"({self.epochs} epochs), {parameters / 1e6:,.1f} M trained parameters, "
             f"{copies * weights / 1e9:.1f} GB and activations"
         )
@@ -110,7 +93,7 @@ class LossUnlearning(UnlearningMethod):
         log.info(
             "%s: %d steps of %d forget rows (%d epochs, %d answer tokens an epoch), lr %g",
             self.name,
-            self._schedule.steps(len(forget)),
+            self.steps(len(forget)),
             self.batch_size,
             self.epochs,
             forget.answer_tokens,
@@ -121,7 +104,7 @@ class LossUnlearning(UnlearningMethod):
             forget.lengths,
             [1.0] * len(forget),
             summed_loss,
-            self._schedule,
+            self,
             request.seed,
             self.name,
         )
