@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from unierase.models.language_model import LanguageModel
+    from unierase.scoring.generation import Generation
 
 FORGET_SETS = ("forget", "earlier")
 OPTION_SETS = ("real_authors", "world_facts")
@@ -43,6 +44,8 @@ class QuestionAnswerEvaluation:
 
     limit: at most this many rows of each set, drawn by row id alone, so that every method is
         scored on the same; None scores all.
+    ban_unlearning_tokens: forget sets are answered once more with [UNL] banned, as somebody would
+        who wants the knowledge back.
     """
 
     max_new_tokens: int = 200
@@ -50,6 +53,7 @@ class QuestionAnswerEvaluation:
     limit: int | None = None
     cosine: SentenceEncoder | None = None
     entailment: EntailmentModel | None = None
+    ban_unlearning_tokens: bool = False
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
@@ -63,6 +67,7 @@ class QuestionAnswerEvaluation:
             "limit": self.limit,
             "cosine": self.cosine.model if self.cosine else None,
             "entailment": self.entailment.model if self.entailment else None,
+            "ban_unlearning_tokens": self.ban_unlearning_tokens,
         }
 
     def select(self, sets: Mapping[str, Sequence[Row]]) -> Mapping[str, Sequence[Row]]:
@@ -84,6 +89,7 @@ class QuestionAnswerEvaluation:
         rouge = rouge_l_recall(references, texts)
         cosine = self.cosine.scores(references, texts) if self.cosine else [None] * len(rows)
         entailment = self._entailment(rows, texts, rouge, set_of_rows(chosen))
+        banned = self._banned(lm, chosen, generations)
         scored = {}
         for i, row in enumerate(rows):
             losses = _losses(row, values)
@@ -100,8 +106,38 @@ class QuestionAnswerEvaluation:
                 cosine=cosine[i],
                 entailment=entailment[i],
                 emits_unl=generation.emits_unl,
+                **banned.get(row.id, {}),
             )
         return {name: [scored[row.id] for row in members] for name, members in chosen.items()}
+
+    def _banned(
+        self,
+        lm: LanguageModel,
+        sets: Mapping[str, Sequence[Row]],
+        generations: Mapping[str, Generation],
+    ) -> dict[str, dict[str, Any]]:
+        """By row id: what forget questions are answered without unlearning tokens."""
+        if not self.ban_unlearning_tokens:
+            return {}
+        from unierase.scoring.generation import generate
+
+        rows = [row for name in FORGET_SETS for row in sets.get(name, ())]
+        texts = [generations[row.question].text for row in rows]
+        if lm.unlearning_tokens:  # else nothing is banned and the answers stay
+            answers = generate(
+                lm,
+                [row.question for row in rows],
+                self.max_new_tokens,
+                self.batch_tokens,
+                "generation without [UNL]",
+                banned=lm.unlearning_tokens,
+            )
+            texts = [answer.text for answer in answers]
+        rouge = rouge_l_recall([row.answer for row in rows], texts)
+        return {
+            row.id: {"banned_generation": text, "banned_rouge": score}
+            for row, text, score in zip(rows, texts, rouge, strict=True)
+        }
 
     def _entailment(
         self,
@@ -214,10 +250,21 @@ def set_metrics(name: str, rows: Sequence[RowScores]) -> dict[str, Any]:
         "emits_unl": mean([float(row.emits_unl) for row in rows]),
         "generated_tokens": mean([float(row.generated_tokens) for row in rows]),
         "first_token_probability": mean([probability(row.first_token_loss) for row in rows]),
+        "rest_probability": _mean_or_none([_rest_probability(row) for row in rows]),
+        "banned_rouge": _mean_or_none([row.banned_rouge for row in rows]),
     }
     if forget:
         metrics["tofu_truth_ratio"] = truth
     return metrics
+
+
+def _rest_probability(row: RowScores) -> float | None:
+    """exp of the mean log-probability from the answer's second token on: what is left of an
+    answer whose first token alone was redirected. None for an answer of one token."""
+    if row.answer_tokens < 2:
+        return None
+    rest = row.loss * row.answer_tokens - row.first_token_loss
+    return probability(rest / (row.answer_tokens - 1))
 
 
 def _mean_or_none(values: Sequence[float | None]) -> float | None:

@@ -98,6 +98,12 @@ def test_set_metrics() -> None:
     assert forget["rows"] == 2
     assert forget["probability"] == pytest.approx(0.5)
     assert forget["first_token_probability"] == pytest.approx(0.25)
+    # 3 tokens lose 3 log 2, the first log 4 of it: log 2 over the other two.
+    assert forget["rest_probability"] == pytest.approx(2**-0.5)
+    assert set_metrics("forget", [replace(BASE, answer_tokens=1)])["rest_probability"] is None
+    assert forget["banned_rouge"] is None
+    banned = [replace(BASE, banned_rouge=0.25), replace(BASE, banned_rouge=0.75)]
+    assert set_metrics("forget", banned)["banned_rouge"] == 0.5
     assert forget["rouge"] == forget["emits_unl"] == 0.5
     # R = exp(2): min(R, 1/R) = exp(-2).
     assert forget["tofu_truth_ratio"] == pytest.approx(math.exp(-2))

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from benchmarks.evaluation import QuestionAnswerEvaluation
+from unierase.editing.token import add_unlearning_tokens
 from unierase.models.language_model import LanguageModel
 from unierase.rows import Row
 from unierase.scoring.batching import batches_by_length, left_pad
@@ -83,3 +84,26 @@ def test_an_evaluation_makes_one_pass_of_each_kind(
     own = answer_log_probabilities(lm, [(rows[0].question, rows[0].answer)])[0]
     assert scores["forget"][0].loss == pytest.approx(float(-own.mean()), abs=1e-5)
     assert math.isfinite(scores["forget"][0].token_entropy)
+
+
+def test_banned_tokens_are_not_generated(lm: LanguageModel, rows: list[Row]) -> None:
+    questions = [row.question for row in rows]
+    free = generate(lm, questions, max_new_tokens=6)
+    banned = {token for answer in free for token in answer.token_ids}
+    without = generate(lm, questions, max_new_tokens=6, banned=sorted(banned))
+    assert banned and all(banned.isdisjoint(answer.token_ids) for answer in without)
+
+
+def test_what_comes_back_with_the_token_banned(lm: LanguageModel, rows: list[Row]) -> None:
+    """A model that says nothing but [UNL] says something else, in the forget set alone."""
+    (token,) = add_unlearning_tokens(lm, 1)
+    with torch.no_grad():
+        lm.model.get_output_embeddings().weight[token] *= 1000.0
+    evaluation = QuestionAnswerEvaluation(max_new_tokens=4, ban_unlearning_tokens=True)
+    scores = evaluation.score(lm, {"forget": rows[:3], "retain": rows[3:]})
+    assert any(row.emits_unl for row in scores["forget"])
+    questions = [row.question for row in rows[:3]]
+    without = generate(lm, questions, max_new_tokens=4, banned=[token])
+    assert [row.banned_generation for row in scores["forget"]] == [a.text for a in without]
+    assert all(row.banned_rouge is not None for row in scores["forget"])
+    assert all(row.banned_rouge is None for row in scores["retain"])

@@ -27,10 +27,13 @@ class Generation:
 
 @torch.inference_mode()
 def greedy(
-    lm: LanguageModel, prompts: Sequence[Sequence[int]], max_new_tokens: int
+    lm: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    banned: Sequence[int] = (),
 ) -> list[list[int]]:
     """The likeliest continuations of ``prompts`` in one batch: new token ids, with whatever
-    follows the closing token."""
+    follows the closing token. None of the ``banned`` tokens is chosen."""
     inputs = left_pad(prompts, lm.pad_id, lm.device)
     output = lm.model.generate(
         input_ids=inputs["input_ids"],
@@ -42,6 +45,7 @@ def greedy(
         top_k=None,
         eos_token_id=list(lm.stop_ids),
         pad_token_id=lm.pad_id,
+        suppress_tokens=list(banned) or None,
     )
     new: list[list[int]] = output[:, inputs["input_ids"].shape[1] :].tolist()
     return new
@@ -53,8 +57,9 @@ def generate(
     max_new_tokens: int = 200,
     batch_tokens: int = 8192,
     progress: str | None = None,
+    banned: Sequence[int] = (),
 ) -> list[Generation]:
-    """Greedy answers to ``questions``, in the order given.
+    """Greedy answers to ``questions``, in the order given, without the ``banned`` tokens.
 
     batch_tokens: upper bound of rows x (prompt + ``max_new_tokens``) in one batch.
     """
@@ -65,7 +70,7 @@ def generate(
     lengths = [len(prompt) + max_new_tokens for prompt in prompts]
     with tqdm(total=len(prompts), desc=progress, disable=progress is None, leave=False) as bar:
         for batch in batches_by_length(lengths, batch_tokens):
-            rows = greedy(lm, [prompts[i] for i in batch], max_new_tokens)
+            rows = greedy(lm, [prompts[i] for i in batch], max_new_tokens, banned)
             for i, row in zip(batch, rows, strict=True):
                 end = next((n for n, token in enumerate(row) if token in stop), len(row))
                 answers[i] = Generation(
