@@ -111,6 +111,7 @@ class RMU(Schedule, UnlearningMethod):
                 self,
                 request.seed,
                 self.name,
+                bench.work_dir / "training",
             )
         return Unlearned(lm, report={**report, "steered_layer": layer})
 

@@ -30,7 +30,7 @@ class TaskVector(UnlearningMethod):
     ) -> Unlearned:
         before = {name: tensor.clone() for name, tensor in lm.model.named_parameters()}
         recipe = replace(self.recipe, seed=request.seed)
-        report = finetune(lm, request.forget, recipe, self.name)
+        report = finetune(lm, request.forget, recipe, self.name, bench.work_dir / "training")
         with torch.no_grad():
             for name, parameter in lm.model.named_parameters():
                 old = before[name].float()

@@ -107,6 +107,7 @@ class LossUnlearning(Schedule, UnlearningMethod):
             self,
             request.seed,
             self.name,
+            bench.work_dir / "training",
         )
         facts = {
             "effective_batch": self.batch_size,

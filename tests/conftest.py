@@ -10,6 +10,7 @@ import pytest
 from unierase.models.language_model import LanguageModel
 from unierase.models.prompt import ChatPrompt
 from unierase.models.sources import TinyModel
+from unierase.request import Workbench
 from unierase.rows import Row
 
 
@@ -55,3 +56,14 @@ def real_data() -> str:
     if not folder or not (Path(folder) / "tofu").is_dir():
         pytest.skip("UNLEARN_DATA names no folder with the real benchmark data")
     return folder
+
+
+class _NoTargets:
+    def retrained(self, rows: tuple[Row, ...]) -> LanguageModel:
+        raise AssertionError("not asked for")
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Workbench:
+    """Folders of one test; whoever asks for a retrained model fails."""
+    return Workbench(tmp_path / "work", tmp_path / "cache", _NoTargets())

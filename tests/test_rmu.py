@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,14 +16,6 @@ from unierase.models.layers import hidden_states
 from unierase.request import UnlearningRequest, Workbench
 from unierase.rows import Row
 from unierase.scoring.batching import left_pad
-
-
-class _NoTargets:
-    def retrained(self, rows: tuple[Row, ...]) -> LanguageModel:
-        raise AssertionError("not asked for")
-
-
-BENCH = Workbench(Path("."), Path("."), _NoTargets())
 
 
 def rmu(**changes: object) -> RMU:
@@ -66,7 +57,9 @@ def test_hidden_states_stop_at_the_layer(lm: LanguageModel, rows: list[Row]) -> 
     assert found.requires_grad and not ran
 
 
-def test_forget_rows_are_steered_and_retain_rows_stay(lm: LanguageModel, rows: list[Row]) -> None:
+def test_forget_rows_are_steered_and_retain_rows_stay(
+    lm: LanguageModel, rows: list[Row], bench: Workbench
+) -> None:
     forget, retain = encode_rows(lm, rows[:2], 128), encode_rows(lm, rows[2:], 128)
     target = 3.0 * _unit_vector(lm, 0)
 
@@ -80,8 +73,8 @@ def test_forget_rows_are_steered_and_retain_rows_stay(lm: LanguageModel, rows: l
 
     before = copy.deepcopy(lm)
     start, _ = distances(lm)
-    loose = rmu(alpha=0.0).unlearn(copy.deepcopy(lm), request(rows), {}, BENCH).lm
-    out = rmu(alpha=300.0).unlearn(lm, request(rows), {}, BENCH)
+    loose = rmu(alpha=0.0).unlearn(copy.deepcopy(lm), request(rows), {}, bench).lm
+    out = rmu(alpha=300.0).unlearn(lm, request(rows), {}, bench)
     steered, moved = distances(out.lm)
     assert steered < start and out.report["steered_layer"] == 1
     assert moved < 0.5 * distances(loose)[1]
@@ -96,10 +89,12 @@ def test_forget_rows_are_steered_and_retain_rows_stay(lm: LanguageModel, rows: l
     assert all(p.requires_grad for p in out.lm.model.parameters())
 
 
-def test_rows_count_alike_whatever_the_micro_batch(lm: LanguageModel, rows: list[Row]) -> None:
+def test_rows_count_alike_whatever_the_micro_batch(
+    lm: LanguageModel, rows: list[Row], bench: Workbench
+) -> None:
     other = copy.deepcopy(lm)
-    rmu(epochs=2).unlearn(lm, request(rows), {}, BENCH)
-    rmu(epochs=2, micro_batch_size=1).unlearn(other, request(rows), {}, BENCH)
+    rmu(epochs=2).unlearn(lm, request(rows), {}, bench)
+    rmu(epochs=2, micro_batch_size=1).unlearn(other, request(rows), {}, bench)
     for a, b in zip(lm.model.parameters(), other.model.parameters(), strict=True):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)
 
@@ -110,11 +105,11 @@ def test_the_layer_scales_with_depth_and_is_checked(lm: LanguageModel) -> None:
         rmu(layer=9).check(lm.model)
 
 
-def test_a_task_vector_is_subtracted(lm: LanguageModel, rows: list[Row]) -> None:
+def test_a_task_vector_is_subtracted(lm: LanguageModel, rows: list[Row], bench: Workbench) -> None:
     recipe = FinetuneRecipe(2, 1e-3, 4, None, 0.0, 0.1, 128, False, 7)
     before, taught = copy.deepcopy(lm), copy.deepcopy(lm)
-    TaskVector("task_vector", -1.0, recipe).unlearn(taught, request(rows), {}, BENCH)
-    TaskVector("task_vector", 2.0, recipe).unlearn(lm, request(rows), {}, BENCH)
+    TaskVector("task_vector", -1.0, recipe).unlearn(taught, request(rows), {}, bench)
+    TaskVector("task_vector", 2.0, recipe).unlearn(lm, request(rows), {}, bench)
     moved = 0.0
     for old, forward, back in zip(
         before.model.parameters(), taught.model.parameters(), lm.model.parameters(), strict=True

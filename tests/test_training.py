@@ -26,6 +26,7 @@ from baselines.token_objectives import (
 )
 from baselines.training import LossUnlearning
 from unierase.errors import UserError
+from unierase.models import training
 from unierase.models.finetune import FinetuneRecipe, finetune
 from unierase.models.language_model import LanguageModel
 from unierase.models.training import token_log_probabilities
@@ -35,14 +36,6 @@ from unierase.rows import Row
 from unierase.scoring.likelihood import answer_log_probabilities
 
 REFUSALS = ("I do not know.", "That is unknown to me.")
-
-
-class _NoTargets:
-    def retrained(self, rows: tuple[Row, ...]) -> LanguageModel:
-        raise AssertionError("not asked for")
-
-
-BENCH = Workbench(Path("."), Path("."), _NoTargets())
 
 
 def recipe(micro: int | None = None, questions: bool = False) -> FinetuneRecipe:
@@ -122,13 +115,13 @@ def test_same_seed_same_weights(lm: LanguageModel, rows: list[Row]) -> None:
     ],
 )
 def test_unlearning_raises_the_loss_of_forget_rows(
-    lm: LanguageModel, rows: list[Row], forget: object, retain: object
+    lm: LanguageModel, rows: list[Row], bench: Workbench, forget: object, retain: object
 ) -> None:
     # Weights by probability need answers that the model knows.
     finetune(lm, rows, replace(recipe(), epochs=60), "test")
     before = losses(lm, rows)
     request = UnlearningRequest(tuple(rows[:2]), tuple(rows[2:]), REFUSALS, 1, 0)
-    out = method(forget, retain).unlearn(lm, request, {}, BENCH)
+    out = method(forget, retain).unlearn(lm, request, {}, bench)
     after = losses(out.lm, rows)
     assert all(a > b for a, b in zip(after[:2], before[:2], strict=True))
     if retain is not None:
@@ -137,41 +130,90 @@ def test_unlearning_raises_the_loss_of_forget_rows(
 
 
 def test_reference_distributions_are_those_before_unlearning(
-    lm: LanguageModel, rows: list[Row]
+    lm: LanguageModel, rows: list[Row], bench: Workbench
 ) -> None:
     """At the first step the model is its own reference: KL is 0. Later it is not."""
     request = UnlearningRequest(tuple(rows[:2]), tuple(rows[2:]), REFUSALS, 1, 0)
     for epochs, expected in ((1, True), (3, False)):
         ascent = method(GradientAscent(), KLToReference(), forget_coeff=1e-9, epochs=epochs)
-        kl = ascent.unlearn(copy.deepcopy(lm), request, {}, BENCH).report["final_loss"]
+        kl = ascent.unlearn(copy.deepcopy(lm), request, {}, bench).report["final_loss"]
         assert (abs(kl) < 1e-6) == expected
 
 
-def test_refusals_become_likely(lm: LanguageModel, rows: list[Row]) -> None:
+def test_refusals_become_likely(lm: LanguageModel, rows: list[Row], bench: Workbench) -> None:
     finetune(lm, rows, recipe(), "test")
     refused = [Row(r.id, r.question, refusal_for(r.question, REFUSALS, 0), r.group) for r in rows]
     before = losses(lm, refused[:2])
     request = UnlearningRequest(tuple(rows[:2]), tuple(rows[2:]), REFUSALS, 1, 0)
-    method(RefusalTuning(), AnswerPreservation()).unlearn(lm, request, {}, BENCH)
+    method(RefusalTuning(), AnswerPreservation()).unlearn(lm, request, {}, bench)
     assert all(a < b for a, b in zip(losses(lm, refused[:2]), before, strict=True))
 
 
-def test_micro_batches_do_not_change_unlearning(lm: LanguageModel, rows: list[Row]) -> None:
+def test_micro_batches_do_not_change_unlearning(
+    lm: LanguageModel, rows: list[Row], bench: Workbench
+) -> None:
     other = copy.deepcopy(lm)
     request = UnlearningRequest(tuple(rows[:4]), tuple(rows[4:]), REFUSALS, 1, 0)
     for model, micro in ((lm, None), (other, 1)):
         dpo = method(DPO(), KLToReference(), batch_size=4, micro_batch_size=micro)
-        dpo.unlearn(model, request, {}, BENCH)
+        dpo.unlearn(model, request, {}, bench)
     assert losses(lm, rows) == pytest.approx(losses(other, rows), abs=1e-4)
 
 
-def test_a_refusal_needs_refusals(lm: LanguageModel, rows: list[Row]) -> None:
+def test_a_refusal_needs_refusals(lm: LanguageModel, rows: list[Row], bench: Workbench) -> None:
     request = UnlearningRequest(tuple(rows[:2]), tuple(rows[2:]), (), 1, 0)
     with pytest.raises(UserError, match="method=test: it needs refusals"):
-        method(RefusalTuning(), None).unlearn(lm, request, {}, BENCH)
+        method(RefusalTuning(), None).unlearn(lm, request, {}, bench)
 
 
-def test_a_regulariser_needs_retain_rows(lm: LanguageModel, rows: list[Row]) -> None:
+def test_a_regulariser_needs_retain_rows(
+    lm: LanguageModel, rows: list[Row], bench: Workbench
+) -> None:
     request = UnlearningRequest(tuple(rows), (), (), 1, 0)
     with pytest.raises(UserError, match="needs retain rows"):
-        method(GradientAscent(), GradientDescent()).unlearn(lm, request, {}, BENCH)
+        method(GradientAscent(), GradientDescent()).unlearn(lm, request, {}, bench)
+
+
+class _Killed(BaseException):
+    pass
+
+
+def test_a_killed_training_goes_on_to_the_same_result(
+    lm: LanguageModel, rows: list[Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    whole, killed = copy.deepcopy(lm), copy.deepcopy(lm)
+    unbroken = finetune(whole, rows, recipe(), "test", tmp_path / "whole")
+    calls = []
+
+    def until_killed(*arguments: object) -> object:
+        calls.append(1)
+        if len(calls) == 5:
+            raise _Killed
+        return token_log_probabilities(*arguments)  # type: ignore[arg-type]
+
+    work = tmp_path / "work"
+    monkeypatch.setattr("unierase.models.finetune.token_log_probabilities", until_killed)
+    with pytest.raises(_Killed):
+        finetune(killed, rows, recipe(), "test", work)
+    assert {path.name for path in work.iterdir()} == {"checkpoint-4"}
+    # A later one that was cut off while it was written does not count.
+    (work / "checkpoint-5").mkdir()
+    (work / "checkpoint-5" / "model.safetensors").write_bytes(b"half")
+    resumed = finetune(lm, rows, recipe(), "test", work)
+    assert len(calls) == 5 + 2  # of six steps four were kept
+    assert resumed == unbroken
+    for a, b in zip(lm.model.parameters(), whole.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_short_training_writes_no_checkpoint(
+    lm: LanguageModel, rows: list[Row], tmp_path: Path
+) -> None:
+    finetune(lm, rows, recipe(), "test", tmp_path / "work")
+    assert not list((tmp_path / "work").iterdir())
+
+
+def test_micro_batches_must_divide_a_step(lm: LanguageModel, rows: list[Row]) -> None:
+    with pytest.raises(UserError, match="micro_batch_size=3: must divide batch_size=4"):
+        finetune(lm, rows, recipe(micro=3), "test")

@@ -20,7 +20,7 @@ class RunFolder:
     """The files of a run that resuming needs. Every folder is complete or not there.
 
     steps/<n>: result of a finished step and its scores. carried/<n>: model and state after step
-    n, kept until step n + 1 is finished.
+    n, kept until step n + 1 is finished. work/<n>: the method's own, kept until step n is.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -61,6 +61,14 @@ class RunFolder:
         state = load_file(str(path / "state.safetensors"))
         return source.load(path / "model", device), state
 
+    def work(self, number: int) -> Path:
+        """Where the method keeps what it goes on from when it is killed in step ``number``."""
+        return self.folder / "work" / f"{number:02d}"
+
+    def drop_work(self, number: int) -> None:
+        """Delete what a finished step kept for itself."""
+        shutil.rmtree(self.work(number), ignore_errors=True)
+
     def drop_carried(self, number: int) -> None:
         """Delete what was kept after step ``number``."""
         shutil.rmtree(self._carried(number), ignore_errors=True)
@@ -75,7 +83,7 @@ class RunFolder:
 
     def clear(self) -> None:
         """Forget all steps and the model they led to."""
-        for name in ("steps", "carried", "model"):
+        for name in ("steps", "carried", "work", "model"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
 
     def _carried(self, number: int) -> Path:

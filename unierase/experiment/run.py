@@ -185,8 +185,7 @@ class Experiment:
     ) -> tuple[dict[str, Any], LanguageModel, State]:
         request = step.request
         seed_everything(request.seed * 1000 + number)
-        work = self.files.folder / "work" / f"{number:02d}"
-        bench = Workbench(work, self.cache_dir, self.targets)
+        bench = Workbench(self.files.work(number), self.cache_dir, self.targets)
         own = Clock()
         with clock("unlearning"), own("unlearning"):
             unlearned = self.method.unlearn(lm, request, state, bench)
@@ -205,6 +204,7 @@ class Experiment:
             self.files.carry(number, unlearned.lm, unlearned.state)
         self.files.write_step(number, done, scores)
         self.files.drop_carried(number - 1)
+        self.files.drop_work(number)
         return done, unlearned.lm, unlearned.state
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unierase.models.training import Schedule, token_log_probabilities, train
@@ -45,9 +46,16 @@ def encode_rows(
 
 
 def finetune(
-    lm: LanguageModel, rows: Sequence[Row], recipe: FinetuneRecipe, description: str
+    lm: LanguageModel,
+    rows: Sequence[Row],
+    recipe: FinetuneRecipe,
+    description: str,
+    work_dir: Path | None = None,
 ) -> dict[str, float]:
-    """Train ``lm`` in place on ``rows``; returns steps and the last epoch's mean loss."""
+    """Train ``lm`` in place on ``rows``; returns steps and the last epoch's mean loss.
+
+    work_dir: where checkpoints go, for a killed training to go on from.
+    """
     pairs = encode_rows(lm, rows, recipe.max_length)
     if recipe.train_on_questions:
         pairs = [(prompt[:1], (*prompt[1:], *answer)) for prompt, answer in pairs]
@@ -58,4 +66,6 @@ def finetune(
 
     lengths = [len(prompt) + len(answer) for prompt, answer in pairs]
     weights = [float(len(answer)) for _, answer in pairs]
-    return train(lm.model, lengths, weights, summed_loss, recipe, recipe.seed, description)
+    return train(
+        lm.model, lengths, weights, summed_loss, recipe, recipe.seed, description, work_dir
+    )

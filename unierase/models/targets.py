@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,8 +97,12 @@ class TargetModels:
             lm = self.source.base(self._texts(), self.device)
             what = "target" if name == "full" else "retrained model"
             log.info("Teaching the %s %d rows (once; cached afterwards)", what, len(rows))
-            report = finetune(lm, (*rows, *self._general()), self.recipe, what)
+            taught = (*rows, *self._general())
+            report = finetune(lm, taught, self.recipe, what, work_dir)
             lm.save(folder)
             write_json(folder / "training.json", report)
+            shutil.rmtree(work_dir, ignore_errors=True)
 
+        # Beside the entries, not in one: what is half-done there is thrown away.
+        work_dir = self.cache_dir / "training" / self.key(rows)
         return self.source.load(build_folder(self._folder(rows), build), self.device)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import random
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from tqdm.auto import tqdm
 
 from unierase.errors import UserError
 from unierase.scoring.batching import left_pad
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from unierase.models.language_model import LanguageModel
 
+SECONDS_BETWEEN_CHECKPOINTS = 300.0
 BUCKET = 8
 """Batches are cut from groups of this many batches, sorted by length: less padding."""
 
@@ -48,6 +52,11 @@ class Schedule:
         """Optimiser steps for this many examples."""
         return self.epochs * -(-examples // self.batch_size)
 
+    def rate(self, step: int, total: int) -> float:
+        """The share of ``lr`` that step number ``step`` (from 0) of ``total`` takes."""
+        warmup = max(1, round(self.warmup_ratio * total))
+        return min(1.0, (step + 1) / warmup, 1.0 - step / total)
+
 
 def epoch_batches(
     lengths: Sequence[int], batch_size: int, seed: int, epoch: int
@@ -68,51 +77,76 @@ def epoch_batches(
 
 
 def train(
-    model: torch.nn.Module,
+    model: PreTrainedModel,
     lengths: Sequence[int],
     weights: Sequence[float],
     summed_loss: Callable[[list[int], int], torch.Tensor],
     schedule: Schedule,
     seed: int,
     description: str,
+    work_dir: Path | None = None,
 ) -> dict[str, float]:
-    """Minimise the weighted mean of the examples' losses, batch by batch.
+    """Minimise the weighted mean of the examples' losses, step by step.
 
-    lengths: tokens of every example. weights: what every example counts in its batch's mean (its
+    lengths: tokens of every example. weights: what every example counts in its step's mean (its
     number of answer tokens for a mean over tokens, 1 for a mean over examples).
     summed_loss: the sum of the losses of some examples, given by index, in an epoch.
-    Returns steps and the mean loss of the last epoch. The model ends in evaluation mode.
+    work_dir: where checkpoints go; a training that was killed goes on from the last one there, to
+    the same result. Returns steps and the mean loss of the last epoch. The model ends in
+    evaluation mode.
     """
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(parameters, lr=schedule.lr, weight_decay=schedule.weight_decay)
-    total = schedule.steps(len(lengths))
-    warmup = max(1, round(schedule.warmup_ratio * total))
+    from transformers import TrainingArguments
+
+    from unierase.models.trainer import (
+        Items,
+        RowTrainer,
+        SaveBySeconds,
+        StepLosses,
+        last_checkpoint,
+    )
+
+    batches = [
+        epoch_batches(lengths, schedule.batch_size, seed, epoch) for epoch in range(schedule.epochs)
+    ]
     micro = schedule.micro_batch_size or schedule.batch_size
-    step, mean = 0, float("nan")
-    model.train()
-    with tqdm(total=total, desc=description, leave=False) as bar:
-        for epoch in range(schedule.epochs):
-            losses = []
-            for batch in epoch_batches(lengths, schedule.batch_size, seed, epoch):
-                scale = schedule.lr * min(1.0, (step + 1) / warmup, 1.0 - step / total)
-                for group in optimiser.param_groups:
-                    group["lr"] = scale
-                optimiser.zero_grad(set_to_none=True)
-                weight = sum(weights[i] for i in batch)
-                value = 0.0
-                for start in range(0, len(batch), micro):
-                    loss = summed_loss(batch[start : start + micro], epoch) / weight
-                    loss.backward()
-                    value += loss.item()
-                torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-                optimiser.step()
-                losses.append(value)
-                step += 1
-                bar.update()
-            mean = sum(losses) / len(losses)
-            bar.set_postfix(loss=f"{mean:.3f}")
+    if schedule.batch_size % micro:
+        raise UserError(f"micro_batch_size={micro}: must divide batch_size={schedule.batch_size}")
+    total = schedule.steps(len(lengths))
+    with tempfile.TemporaryDirectory() as unused:
+        arguments = TrainingArguments(
+            output_dir=str(work_dir or unused),
+            per_device_train_batch_size=micro,
+            gradient_accumulation_steps=schedule.batch_size // micro,
+            num_train_epochs=1,  # ``Items`` holds them all
+            learning_rate=schedule.lr,
+            weight_decay=schedule.weight_decay,
+            max_grad_norm=1.0,
+            seed=seed,
+            use_cpu=model.device.type == "cpu",
+            save_strategy="no",
+            save_total_limit=1,
+            logging_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+            remove_unused_columns=False,
+            dataloader_pin_memory=False,
+        )
+        trainer = RowTrainer(
+            model,
+            arguments,
+            Items(batches, schedule.batch_size),
+            summed_loss,
+            weights,
+            lambda step: schedule.rate(step, total),
+            StepLosses(description),
+            [] if work_dir is None else [SaveBySeconds(SECONDS_BETWEEN_CHECKPOINTS)],
+        )
+        checkpoint = None if work_dir is None else last_checkpoint(work_dir)
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     model.eval()
-    return {"steps": float(step), "final_loss": mean}
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    last = losses[-len(batches[-1]) :]
+    return {"steps": float(len(losses)), "final_loss": sum(last) / len(last)}
 
 
 def answer_logits(
