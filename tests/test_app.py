@@ -60,7 +60,7 @@ def test_the_config_needs_no_torch(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("method=unirase", "method=unirase: not available; choose one of: ga_gd, none"),
+        ("method=unirase", "method=unirase: not available; choose one of: ceu, dpo_gd"),
         ("model=gpt9", "model=gpt9: not available"),
         ("data.split=forget02", "data.split=forget02: not available; choose one of: forget01"),
         ("data.splitt=forget01", "data.splitt"),
