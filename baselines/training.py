@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
+from baselines.lora import LoRA
 from baselines.pairing import paired_retain_rows
 from baselines.scored import Batch, Needs, Objective, Scored
 from unierase.errors import UserError
@@ -36,6 +38,7 @@ class LossUnlearning(Schedule, UnlearningMethod):
 
     Each epoch shows every forget row once, with one retain row (``paired_retain_rows``); the
     schedule's examples are the forget rows.
+    lora: train adapters instead of all weights; None: all weights.
     """
 
     name: str
@@ -44,16 +47,19 @@ class LossUnlearning(Schedule, UnlearningMethod):
     forget_coeff: float
     retain_coeff: float
     max_length: int
+    lora: LoRA | None = None
 
     def cost(self, model: PreTrainedModel, request: UnlearningRequest) -> str:
         parameters = sum(p.numel() for p in model.parameters())
-        weights = sum(p.numel() * p.element_size() for p in model.parameters())
-        # Weights, gradients and Adam's two moments, in the model's dtype; activations come on top.
-        copies = 5 if self._needs_copy else 4
+        bytes_each = next(model.parameters()).element_size()
+        trained = self.lora.parameters(model) if self.lora else parameters
+        copies = 2 if self._needs_copy else 1
+        # Gradients and Adam's two moments of what is trained; activations come on top.
+        memory = (copies * parameters + 3 * trained) * bytes_each
         return (
             f"{self.steps(len(request.forget))} steps of {self.batch_size} forget rows "
-            f"({self.epochs} epochs), {parameters / 1e6:,.1f} M trained parameters, "
-            f"{copies * weights / 1e9:.1f} GB and activations"
+            f"({self.epochs} epochs), {trained / 1e6:,.1f} M trained parameters, "
+            f"{memory / 1e9:.1f} GB and activations"
         )
 
     @property
@@ -62,7 +68,7 @@ class LossUnlearning(Schedule, UnlearningMethod):
 
     @property
     def _needs_copy(self) -> bool:
-        return any(part.needs.reference_logits for part in self._parts)
+        return self.lora is None and any(part.needs.reference_logits for part in self._parts)
 
     def unlearn(
         self, lm: LanguageModel, request: UnlearningRequest, state: State, bench: Workbench
@@ -71,8 +77,14 @@ class LossUnlearning(Schedule, UnlearningMethod):
             raise UserError(f"method={self.name}: its regulariser needs retain rows; none are left")
         if not request.refusals and any(part.needs.refusal for part in self._parts):
             raise UserError(f"method={self.name}: it needs refusals; the data has none")
-        # Full distributions before unlearning fill no table: only who needs them pays for a copy.
-        before = copy.deepcopy(lm.model).requires_grad_(False) if self._needs_copy else None
+        before: Before = None
+        if self.lora is not None:
+            adapted = self.lora.wrap(lm.model, request.seed)
+            lm = replace(lm, model=adapted)
+            before = partial(_without_adapter, lm)
+        elif self._needs_copy:
+            # Full distributions before unlearning fill no table: who needs them pays for a copy.
+            before = partial(_of_copy, lm, copy.deepcopy(lm.model).requires_grad_(False))
         forget = _Rows(lm, request.forget, request, self.forget.needs, self.max_length, before)
         retain = None
         if self.retain is not None:
@@ -113,14 +125,34 @@ class LossUnlearning(Schedule, UnlearningMethod):
             "effective_batch": self.batch_size,
             "answer_tokens_per_epoch": forget.answer_tokens,
         }
+        if self.lora is not None:
+            lm = replace(lm, model=adapted.merge_and_unload())
+            lm.model.requires_grad_(True)
         return Unlearned(lm, report={**report, **facts})
 
 
-class _Rows:
-    """Rows of a request, ready to be cut into what an objective needs.
+Before = Callable[[Sequence[Sequence[int]], Sequence[Sequence[int]]], torch.Tensor] | None
+"""Logits of the model before unlearning after prompts, at answers; None if nobody needs them."""
 
-    before: the model before unlearning, for its full distributions; None if nobody needs them.
-    """
+
+def _of_copy(
+    lm: LanguageModel,
+    model: torch.nn.Module,
+    prompts: Sequence[Sequence[int]],
+    answers: Sequence[Sequence[int]],
+) -> torch.Tensor:
+    return answer_logits(lm, prompts, answers, model)[0]
+
+
+def _without_adapter(
+    lm: LanguageModel, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]
+) -> torch.Tensor:
+    with lm.model.disable_adapter():
+        return answer_logits(lm, prompts, answers)[0]
+
+
+class _Rows:
+    """Rows of a request, ready to be cut into what an objective needs."""
 
     def __init__(
         self,
@@ -129,7 +161,7 @@ class _Rows:
         request: UnlearningRequest,
         needs: Needs,
         max_length: int,
-        before: torch.nn.Module | None,
+        before: Before,
     ) -> None:
         self.lm, self.needs, self.before = lm, needs, before
         self.answers = encode_rows(lm, rows, max_length)
@@ -189,9 +221,9 @@ class _Rows:
             picked(logits, targets) * mask, mask, targets, logits if self.needs.logits else None
         )
         reference = None
-        if self.needs.reference_logits:
+        if self.needs.reference_logits and self.before is not None:
             with torch.no_grad():
-                reference = answer_logits(self.lm, prompts, answers, self.before)[0]
+                reference = self.before(prompts, answers)
         return scored, reference
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from baselines.lora import LoRA
 from baselines.objectives import (
     DPO,
     NPO,
@@ -24,12 +25,12 @@ from baselines.token_objectives import (
     SelfDistillation,
     WeightedGradientAscent,
 )
-from baselines.training import LossUnlearning
+from baselines.training import LossUnlearning, _without_adapter
 from unierase.errors import UserError
 from unierase.models import training
 from unierase.models.finetune import FinetuneRecipe, finetune
 from unierase.models.language_model import LanguageModel
-from unierase.models.training import token_log_probabilities
+from unierase.models.training import answer_logits, token_log_probabilities
 from unierase.refusals import refusal_for
 from unierase.request import UnlearningRequest, Workbench
 from unierase.rows import Row
@@ -217,3 +218,38 @@ def test_a_short_training_writes_no_checkpoint(
 def test_micro_batches_must_divide_a_step(lm: LanguageModel, rows: list[Row]) -> None:
     with pytest.raises(UserError, match="micro_batch_size=3: must divide batch_size=4"):
         finetune(lm, rows, recipe(micro=3), "test")
+
+
+def test_adapters_are_trained_alone_and_merged(
+    lm: LanguageModel, rows: list[Row], bench: Workbench
+) -> None:
+    finetune(lm, rows, replace(recipe(), epochs=60), "test")
+    before, original = losses(lm, rows), copy.deepcopy(lm.model)
+    request = UnlearningRequest(tuple(rows[:2]), tuple(rows[2:]), REFUSALS, 1, 0)
+    unlearning = method(GradientAscent(), KLToReference(), lora=LoRA(rank=2), epochs=6, lr=2e-2)
+    out = unlearning.unlearn(copy.deepcopy(lm), request, {}, bench)
+    after = losses(out.lm, rows)
+    assert all(a > b for a, b in zip(after[:2], before[:2], strict=True))
+    names = dict(out.lm.model.named_parameters())
+    assert names.keys() == dict(original.named_parameters()).keys()  # an ordinary model again
+    assert all(p.requires_grad for p in names.values())
+    changed = {n for n, p in original.named_parameters() if not torch.equal(p, names[n])}
+    assert changed and all("proj" in name for name in changed)
+    # 3 layers: four of 32 x 32, two of 32 -> 64, one of 64 -> 32, at rank 2.
+    assert LoRA(rank=2).parameters(original) == 3 * 2 * (4 * 64 + 3 * 96)
+    assert "M trained" in str(unlearning.cost(original, request))
+    with pytest.raises(UserError, match=r"method\.lora\.rank=0"):
+        LoRA(rank=0)
+
+
+def test_without_its_adapter_the_model_is_what_it_was(lm: LanguageModel, rows: list[Row]) -> None:
+    prompts = [lm.encode_prompt(row.question).ids for row in rows]
+    answers = [lm.encode_answer(row.answer) for row in rows]
+    with torch.no_grad():
+        before = answer_logits(lm, prompts, answers)[0]
+        adapted = replace(lm, model=LoRA().wrap(lm.model, 0))
+        for name, parameter in adapted.model.named_parameters():
+            if "lora_B" in name:
+                parameter.fill_(0.1)
+        assert not torch.allclose(answer_logits(adapted, prompts, answers)[0], before)
+        assert torch.equal(_without_adapter(adapted, prompts, answers), before)
