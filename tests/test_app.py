@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -194,7 +195,13 @@ def test_an_interrupted_run_says_so(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "run.py"), f"paths.runs={tmp_path}/runs", *SMALL]
     environment = {**os.environ, "UNIERASE_CACHE": str(tmp_path / "cache")}
     process = subprocess.Popen(
-        command, env=environment, cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        command,
+        env=environment,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Tests that run in the background inherit that Ctrl-C is ignored.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 300
     while not list(tmp_path.rglob("result.json")):
