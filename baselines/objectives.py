@@ -12,14 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import logsigmoid
 
-from baselines.scored import Batch, Needs, present, refusals_of
-from unierase.errors import UserError
-
-
-def checked_beta(beta: float) -> None:
-    """Raise a UserError for a beta that is not above 0."""
-    if beta <= 0:
-        raise UserError(f"method.forget.beta={beta}: must be above 0")
+from baselines.scored import Batch, Needs, above_zero, present, refusals_of
 
 
 @dataclass(frozen=True)
@@ -43,7 +36,7 @@ class NPO:
     needs = Needs(reference=True)
 
     def __post_init__(self) -> None:
-        checked_beta(self.beta)
+        above_zero("method.forget.beta", self.beta)
 
     def __call__(self, batch: Batch) -> torch.Tensor:
         margin = present(batch.answer_reference) - batch.answer.summed  # L - L_ref
@@ -60,7 +53,7 @@ class SimNPO:
     needs = Needs()
 
     def __post_init__(self) -> None:
-        checked_beta(self.beta)
+        above_zero("method.forget.beta", self.beta)
 
     def __call__(self, batch: Batch) -> torch.Tensor:
         return -(2.0 / self.beta) * logsigmoid(self.beta * (-batch.answer.mean - self.delta))
@@ -75,7 +68,7 @@ class DPO:
     needs = Needs(refusal=True, reference=True)
 
     def __post_init__(self) -> None:
-        checked_beta(self.beta)
+        above_zero("method.forget.beta", self.beta)
 
     def __call__(self, batch: Batch) -> torch.Tensor:
         now = refusals_of(batch).summed - batch.answer.summed

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import logsigmoid
 
-from baselines.scored import Batch, Needs, present, refusals_of
-from unierase.errors import UserError
+from baselines.scored import Batch, Needs, above_zero, present, refusals_of
 
 
 @dataclass(frozen=True)
@@ -50,8 +49,7 @@ class AnswerPreservation:
     needs = Needs(refusal=True)
 
     def __post_init__(self) -> None:
-        if self.beta <= 0:
-            raise UserError(f"method.retain.beta={self.beta}: must be above 0")
+        above_zero("method.retain.beta", self.beta)
 
     def __call__(self, batch: Batch) -> torch.Tensor:
         margin = batch.answer.summed - refusals_of(batch).summed  # L_idk - L

@@ -11,7 +11,7 @@ import torch
 
 from baselines.pairing import paired_retain_rows
 from unierase.errors import UserError
-from unierase.models.finetune import encode_rows
+from unierase.models.finetune import Pair, encode_rows
 from unierase.models.layers import (
     checked_layers,
     decoder_layers,
@@ -19,7 +19,7 @@ from unierase.models.layers import (
     frozen,
     hidden_states,
 )
-from unierase.models.training import Schedule, train
+from unierase.models.training import Schedule, answer_mask, train
 from unierase.request import State, Unlearned, UnlearningMethod, UnlearningRequest, Workbench
 from unierase.scoring.batching import left_pad
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from unierase.models.language_model import LanguageModel
 
-Pair = tuple[tuple[int, ...], tuple[int, ...]]
 PUBLISHED_LAYER, PUBLISHED_DEPTH, TRAINED = 7, 32, 3
 
 
@@ -137,11 +136,8 @@ def _at_answers(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Hidden states at the answers' tokens, (rows, longest, d_h) in float32, and their mask."""
     inputs = left_pad([(*prompt, *answer) for prompt, answer in pairs], lm.pad_id, lm.device)
-    longest = max(len(answer) for _, answer in pairs)
-    hidden = hidden_states(lm.model, inputs, layer)[:, -longest:].float()
-    lengths = torch.tensor([len(answer) for _, answer in pairs], device=lm.device)
-    mask = torch.arange(longest, 0, -1, device=lm.device) <= lengths.unsqueeze(1)
-    return hidden, mask.float()
+    mask = answer_mask([answer for _, answer in pairs], lm.device)
+    return hidden_states(lm.model, inputs, layer)[:, -mask.shape[1] :].float(), mask
 
 
 def _distance(hidden: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

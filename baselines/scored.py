@@ -7,6 +7,8 @@ from typing import Protocol
 
 import torch
 
+from unierase.errors import UserError
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -89,6 +91,12 @@ class Objective(Protocol):
     def needs(self) -> Needs: ...
 
     def __call__(self, batch: Batch) -> torch.Tensor: ...
+
+
+def above_zero(option: str, value: float) -> None:
+    """Raise a UserError unless ``value`` is above 0."""
+    if value <= 0:
+        raise UserError(f"{option}={value}: must be above 0")
 
 
 def present(tensor: torch.Tensor | None) -> torch.Tensor:

@@ -15,7 +15,7 @@ from baselines.lora import LoRA
 from baselines.pairing import paired_retain_rows
 from baselines.scored import Batch, Needs, Objective, Scored
 from unierase.errors import UserError
-from unierase.models.finetune import encode_rows
+from unierase.models.finetune import Pair, encode_rows
 from unierase.models.training import Schedule, answer_logits, picked, train
 from unierase.refusals import refusal_for
 from unierase.request import State, Unlearned, UnlearningMethod, UnlearningRequest, Workbench
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from unierase.models.language_model import LanguageModel
 
 log = logging.getLogger(__name__)
-
-Pair = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 @dataclass(frozen=True)

@@ -28,14 +28,9 @@ PLAN = Path(__file__).parents[1] / "scripts" / "plan.py"
 CONF = Path(__file__).parents[1] / "conf"
 
 
-class _NoTargets:
-    def retrained(self, rows: tuple[Row, ...]) -> LanguageModel:
-        raise AssertionError("not asked for")
-
-
 @pytest.mark.parametrize("position", ["subject_last", "prompt_last"])
 def test_operations_are_those_of_a_real_edit(
-    lm: LanguageModel, rows: list[Row], position: str
+    lm: LanguageModel, rows: list[Row], bench: Workbench, position: str
 ) -> None:
     method = UniErase(
         name="unierase",
@@ -72,7 +67,7 @@ def test_operations_are_those_of_a_real_edit(
     ]
     counter = FlopCounterMode(display=False)
     with counter:
-        method.unlearn(lm, request, {}, Workbench(Path("."), Path("."), _NoTargets()))
+        method.unlearn(lm, request, {}, bench)
     # Decompositions and the solve are no matrix products: the counter does not see them.
     said = sum(phase.operations for phase in phases if phase.name != "projectors")
     assert said == pytest.approx(counter.get_total_flops(), rel=0.25)

@@ -30,6 +30,9 @@ class Corpus(Protocol):
     def identity(self) -> Mapping[str, Any]:
         """What decides the sequences besides model and request, as JSON values."""
 
+    def size(self, retain: int, row_tokens: int) -> tuple[int, int]:
+        """Sequences, and tokens of each at most, for a request of ``retain`` rows."""
+
 
 @dataclass(frozen=True)
 class RetainRows:
@@ -46,6 +49,9 @@ class RetainRows:
             (*lm.encode_prompt(row.question).ids, *lm.encode_answer(row.answer))
             for row in request.retain
         ]
+
+    def size(self, retain: int, row_tokens: int) -> tuple[int, int]:
+        return retain, row_tokens
 
     def identity(self) -> Mapping[str, Any]:
         return {"corpus": "retain rows"}
@@ -72,6 +78,9 @@ class TextFile:
             lines = (line.strip() for line in file)
             for line in islice((line for line in lines if line), self.passages):
                 yield from _truncated(lm, line, self.max_tokens)
+
+    def size(self, retain: int, row_tokens: int) -> tuple[int, int]:
+        return self.passages, self.max_tokens
 
     def identity(self) -> Mapping[str, Any]:
         # By content: a file may change under its name.
@@ -104,6 +113,9 @@ class HubText:
                 f"method.corpus.dataset={self.dataset}: the hub can't be reached; take "
                 "method/corpus=retain, or a local file with method/corpus=file"
             ) from error
+
+    def size(self, retain: int, row_tokens: int) -> tuple[int, int]:
+        return self.passages, self.max_tokens
 
     def identity(self) -> Mapping[str, Any]:
         return {
@@ -153,6 +165,9 @@ class GeneratedText:
                 ended = next((i for i, token in enumerate(text) if token in lm.stop_ids), len(text))
                 if ended:
                     yield tuple(text[:ended])
+
+    def size(self, retain: int, row_tokens: int) -> tuple[int, int]:
+        return self.passages, self.max_tokens
 
     def identity(self) -> Mapping[str, Any]:
         return {

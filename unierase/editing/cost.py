@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from unierase.editing.corpus import Corpus, RetainRows
+from unierase.editing.corpus import Corpus
+from unierase.editing.keys import BATCH_TOKENS
+from unierase.editing.values import FACTS_PER_BATCH
 from unierase.models.layers import checked_layers, decoder_layers, down_projection, oriented
 
 if TYPE_CHECKING:
@@ -20,8 +22,6 @@ if TYPE_CHECKING:
 
     from unierase.editing.method import UniErase
 
-BATCH_TOKENS = 8192
-FACTS_PER_BATCH = 64
 _FLOAT32, _FLOAT64 = 4, 8
 _EIGH = 9
 """Operations of a symmetric eigendecomposition with vectors, per n^3 (tridiagonalisation,
@@ -111,10 +111,7 @@ def edit_cost(model: PreTrainedModel, method: UniErase, work: Workload) -> list[
 def _projection(
     shape: ModelShape, corpus: Corpus, layers: Sequence[int], work: Workload
 ) -> list[Phase]:
-    if isinstance(corpus, RetainRows):
-        passages, length = work.retain, work.prompt_tokens + work.answer_tokens
-    else:
-        passages, length = getattr(corpus, "passages"), getattr(corpus, "max_tokens")  # noqa: B009
+    passages, length = corpus.size(work.retain, work.prompt_tokens + work.answer_tokens)
     tokens = passages * length
     matrix = shape.inner**2 * _FLOAT32
     batch = min(BATCH_TOKENS, tokens)

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from unierase.models.language_model import LanguageModel
 
 
+BATCH_TOKENS = 8192
+"""Rows x tokens of one forward pass over prompts or passages."""
+
+
 @torch.no_grad()
 def activations_at_edit(
     lm: LanguageModel,
@@ -22,7 +26,7 @@ def activations_at_edit(
     key_layers: Sequence[int],
     value_layer: int | None,
     facts: int,
-    batch_tokens: int = 8192,
+    batch_tokens: int = BATCH_TOKENS,
 ) -> tuple[list[torch.Tensor], torch.Tensor | None]:
     """Keys of ``key_layers`` and hidden states after ``value_layer``, at the edit position.
 
@@ -63,7 +67,7 @@ def key_covariances(
     lm: LanguageModel,
     sequences: Sequence[tuple[int, ...]],
     layers: Sequence[int],
-    batch_tokens: int = 8192,
+    batch_tokens: int = BATCH_TOKENS,
 ) -> list[torch.Tensor]:
     """C0 = E[k k^T] over all tokens of ``sequences``, one (d_k, d_k) float32 tensor per layer."""
     sizes = [_key_size(lm, layer) for layer in layers]

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from unierase.rows import Row
 
 
+FACTS_PER_BATCH = 64
+"""Facts whose target values are sought together."""
+
+
 @dataclass(frozen=True)
 class ValueSettings:
     """How target values are found. Defaults: AlphaEdit's for Llama-3-8B.
@@ -163,7 +167,7 @@ def find_target_values(
     targets: Sequence[Sequence[int]],
     layer: int,
     settings: ValueSettings,
-    facts_per_batch: int = 64,
+    facts_per_batch: int = FACTS_PER_BATCH,
     progress: bool = False,
 ) -> TargetValues:
     """Find z for every fact: delta minimises

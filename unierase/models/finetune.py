@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from unierase.models.language_model import LanguageModel
 
 
+Pair = tuple[tuple[int, ...], tuple[int, ...]]
+"""Token ids of a prompt and of its answer."""
+
+
 @dataclass(frozen=True)
 class FinetuneRecipe(Schedule):
     """How rows are taught: the mean cross-entropy over answer tokens, on a schedule.
@@ -34,9 +38,7 @@ class FinetuneRecipe(Schedule):
         return asdict(self)
 
 
-def encode_rows(
-    lm: LanguageModel, rows: Sequence[Row], max_length: int
-) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+def encode_rows(lm: LanguageModel, rows: Sequence[Row], max_length: int) -> list[Pair]:
     """Prompt and answer ids of every row; answers are cut at ``max_length`` tokens in all."""
     pairs = []
     for row in rows:

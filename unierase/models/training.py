@@ -149,6 +149,13 @@ def train(
     return {"steps": float(len(losses)), "final_loss": sum(last) / len(last)}
 
 
+def answer_mask(answers: Sequence[Sequence[int]], device: torch.device) -> torch.Tensor:
+    """1 at the tokens of answers that end together, (rows, longest answer), float32."""
+    lengths = torch.tensor([len(answer) for answer in answers], device=device)
+    longest = max(len(answer) for answer in answers)
+    return (torch.arange(longest, 0, -1, device=device) <= lengths.unsqueeze(1)).float()
+
+
 def answer_logits(
     lm: LanguageModel,
     prompts: Sequence[Sequence[int]],
@@ -165,9 +172,8 @@ def answer_logits(
     longest = max(len(answer) for answer in answers)
     run = lm.model if model is None else model
     logits = run(**inputs, use_cache=False, logits_to_keep=longest + 1).logits
-    lengths = torch.tensor([len(answer) for answer in answers], device=lm.device)
-    mask = torch.arange(longest, 0, -1, device=lm.device) <= lengths.unsqueeze(1)
-    return logits[:, :-1].float(), inputs["input_ids"][:, -longest:], mask.float()
+    mask = answer_mask(answers, lm.device)
+    return logits[:, :-1].float(), inputs["input_ids"][:, -longest:], mask
 
 
 def token_log_probabilities(
