@@ -192,10 +192,11 @@ def test_a_killed_run_goes_on_and_ends_the_same(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_an_interrupted_run_says_so(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "run.py"), f"paths.runs={tmp_path}/runs", *SMALL]
+    # So many epochs that no machine is done with them before the signal comes.
+    arguments = (f"paths.runs={tmp_path}/runs", *SMALL, "model.finetune.epochs=5000")
     environment = {**os.environ, "UNIERASE_CACHE": str(tmp_path / "cache")}
     process = subprocess.Popen(
-        command,
+        [sys.executable, str(ROOT / "run.py"), *arguments],
         env=environment,
         cwd=tmp_path,
         stderr=subprocess.PIPE,
