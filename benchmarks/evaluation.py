@@ -106,6 +106,7 @@ class QuestionAnswerEvaluation:
                 cosine=cosine[i],
                 entailment=entailment[i],
                 emits_unl=generation.emits_unl,
+                flagged=generation.flagged,
                 **banned.get(row.id, {}),
             )
         return {name: [scored[row.id] for row in members] for name, members in chosen.items()}
@@ -248,6 +249,7 @@ def set_metrics(name: str, rows: Sequence[RowScores]) -> dict[str, Any]:
         "cosine": _mean_or_none([row.cosine for row in rows]),
         "entailment": _mean_or_none([row.entailment for row in rows]),
         "emits_unl": mean([float(row.emits_unl) for row in rows]),
+        "flagged": _mean_or_none([row.flagged for row in rows]),
         "generated_tokens": mean([float(row.generated_tokens) for row in rows]),
         "first_token_probability": mean([probability(row.first_token_loss) for row in rows]),
         "rest_probability": _mean_or_none([_rest_probability(row) for row in rows]),

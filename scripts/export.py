@@ -14,7 +14,9 @@ from pathlib import Path
 
 from unierase.errors import UserError
 from unierase.experiment.card import model_card
+from unierase.experiment.checkpoint import STATE
 from unierase.experiment.record import read_record
+from unierase.experiment.saved import load_unlearned
 from unierase.files import replace_folder, write_text
 
 
@@ -23,14 +25,18 @@ def export(run: Path, out: Path) -> None:
     record = read_record(run / "result.json")
     if record.status != "finished":
         raise UserError(f"{run}: the run is {record.status}, not finished")
-    if not (run / "model" / "config.json").is_file():
-        raise UserError(f"{run}: no model in it; run it again with run.save_model=true")
+    if load_unlearned(run).guard is not None:
+        raise UserError(
+            f"{run}: method={record.method} leaves the weights as they are, there is no checkpoint "
+            "to export; unierase.experiment.saved.load_unlearned gives the model with its guard"
+        )
     if out.exists() and any(out.iterdir()):
         raise UserError(f"{out}: is there already and not empty")
     config = (run / "config.yaml").read_text(encoding="utf-8")
 
     def fill(folder: Path) -> None:
-        shutil.copytree(run / "model", folder, dirs_exist_ok=True)
+        own = shutil.ignore_patterns(STATE)  # nothing a checkpoint needs
+        shutil.copytree(run / "model", folder, ignore=own, dirs_exist_ok=True)
         write_text(folder / "README.md", model_card(record, config))
 
     replace_folder(out, fill)

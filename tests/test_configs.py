@@ -57,6 +57,15 @@ def test_the_corpus_can_be_chosen(corpus: str) -> None:
     assert instantiate(cfg.method.corpus).identity()
 
 
+@pytest.mark.parametrize("flagging", ["own_states", "minilm", "roberta"])
+@pytest.mark.parametrize("corruption", ["noise_first", "noise_all", "zero_largest", "flip_signs"])
+def test_the_parts_of_eco_can_be_chosen(flagging: str, corruption: str) -> None:
+    cfg = config("method=eco", f"method/flagging={flagging}", f"method/corruption={corruption}")
+    check_types(config_values(cfg))
+    assert instantiate(cfg.method).strength == 5
+    assert instantiate(config("method=guardrail", f"method/flagging={flagging}").method)
+
+
 def test_run_names_tell_what_ran_and_differ_by_config() -> None:
     cfg = config("data=tofu", "scenario=sequential", "method=npo_gd", "seed=3")
     name = run_subdir(cfg)

@@ -89,4 +89,13 @@ class UnlearningMethod(Protocol):
     def unlearn(
         self, lm: LanguageModel, request: UnlearningRequest, state: State, bench: Workbench
     ) -> Unlearned:
-        """Make ``lm`` forget ``request.forget``; ``state`` is empty in the first round."""
+        """Make ``lm`` forget ``request.forget``; ``state`` is empty in the first round.
+
+        A method that leaves the weights alone goes by ``state`` alone: ``lm`` comes with the
+        guard of the round before, or without one where a run was resumed."""
+
+    def restore(self, lm: LanguageModel, state: State) -> LanguageModel:
+        """The unlearned model from its checkpoint and the state that ``unlearn`` returned.
+
+        Methods whose checkpoint is all there is leave it as it is."""
+        return lm

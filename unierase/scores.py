@@ -23,6 +23,8 @@ class RowScores:
     token_entropy: normalised unigram entropy of the generation, in [0, 1].
     cosine, entailment: in [0, 1]; None where the auxiliary model is not available.
     emits_unl: the generation holds an unlearning token (which ``generation`` does not show).
+    flagged: whether an inference-time method took the question for one to be forgotten; None for
+        a model without one.
     banned_generation, banned_rouge: the same with the unlearning tokens banned while decoding:
         what comes back. None where it was not asked for.
     """
@@ -42,6 +44,7 @@ class RowScores:
     cosine: float | None
     entailment: float | None
     emits_unl: bool
+    flagged: bool | None = None
     banned_generation: str | None = None
     banned_rouge: float | None = None
 

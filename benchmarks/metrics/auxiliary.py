@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from unierase.errors import UserError
+from unierase.models.packaged import packaged_folder
 
 ROUGE_FLOOR = 0.1
 """Below this ROUGE-L recall a generation entails nothing, whatever the classifier says."""
-
-
-def _resolve(option: str, model: str) -> str:
-    """``package:NAME`` becomes the folder with a model in an installed package."""
-    if not model.startswith("package:"):
-        return model
-    name = model.removeprefix("package:")
-    spec = importlib.util.find_spec(name)
-    if spec is None or not spec.submodule_search_locations:
-        raise UserError(f"{option}={model}: no package {name} is installed (pip install {name})")
-    for config in sorted(Path(spec.submodule_search_locations[0]).rglob("modules.json")):
-        return str(config.parent)
-    raise UserError(f"{option}={model}: package {name} holds no sentence encoder")
 
 
 @dataclass(frozen=True)
@@ -44,7 +30,9 @@ class SentenceEncoder:
                 f"{option}: needs sentence-transformers (pip install 'unierase-bench[cosine]')"
             ) from error
         try:
-            return SentenceTransformer(_resolve(option, self.model), device="cpu")
+            return SentenceTransformer(
+                packaged_folder(option, self.model, "modules.json"), device="cpu"
+            )
         except (OSError, ValueError, RuntimeError) as error:
             raise UserError(
                 f"{option}={self.model}: cannot be loaded; name a local folder, "

@@ -16,6 +16,22 @@ if TYPE_CHECKING:
     from unierase.models.sources import ModelSource
 
 
+STATE = "state.safetensors"
+
+
+def _write_state(path: Path, state: State) -> None:
+    from safetensors.torch import save_file
+
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, str(path))
+
+
+def read_state(path: Path) -> State:
+    """The state of a method as ``RunFolder`` keeps it."""
+    from safetensors.torch import load_file
+
+    return dict(load_file(str(path)))
+
+
 class RunFolder:
     """The files of a run that resuming needs. Every folder is complete or not there.
 
@@ -40,12 +56,10 @@ class RunFolder:
 
     def carry(self, number: int, lm: LanguageModel, state: State) -> None:
         """Keep model and state after step ``number``."""
-        from safetensors.torch import save_file
 
         def build(path: Path) -> None:
             lm.save(path / "model")
-            tensors = {name: tensor.contiguous() for name, tensor in state.items()}
-            save_file(tensors, str(path / "state.safetensors"))
+            _write_state(path / STATE, state)
 
         replace_folder(self._carried(number), build)
 
@@ -53,13 +67,10 @@ class RunFolder:
         self, number: int, source: ModelSource, device: str
     ) -> tuple[LanguageModel, State] | None:
         """Model and state after step ``number``, or None."""
-        from safetensors.torch import load_file
-
         path = self._carried(number)
         if not is_complete(path):
             return None
-        state = load_file(str(path / "state.safetensors"))
-        return source.load(path / "model", device), state
+        return source.load(path / "model", device), read_state(path / STATE)
 
     def work(self, number: int) -> Path:
         """Where the method keeps what it goes on from when it is killed in step ``number``."""
@@ -80,6 +91,15 @@ class RunFolder:
 
     def has_model(self) -> bool:
         return is_complete(self.model)
+
+    def keep_model(self, lm: LanguageModel, state: State) -> None:
+        """Keep the unlearned model for good, and beside it the state its method left."""
+
+        def build(path: Path) -> None:
+            lm.save(path)
+            _write_state(path / STATE, state)
+
+        replace_folder(self.model, build)
 
     def clear(self) -> None:
         """Forget all steps and the model they led to."""

@@ -23,7 +23,6 @@ from unierase.experiment.report import print_plan
 from unierase.experiment.scenarios import Scenario, Step, hold_out
 from unierase.experiment.scoring import CachedScores, write_scores
 from unierase.experiment.tracking import TrackedRun
-from unierase.files import replace_folder
 from unierase.models.sources import ModelSource, resolve_device
 from unierase.models.targets import TargetModels
 from unierase.request import State, UnlearningMethod, Workbench
@@ -146,7 +145,7 @@ class Experiment:
             tracked.log(done["metrics"], number)
             log.info("%s: %s", step.name, _summary(done["metrics"]))
         if lm is not None and self._model_is_missing():
-            replace_folder(self.files.model, lm.save)
+            self.files.keep_model(lm, state)
         after = [done["metrics"] for done in record.rounds]
         if self.scenario.name == "precise":
             record.before, record.after = mean_metrics(before), mean_metrics(after)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from unierase.models.guard import PromptGuard, Reading
 from unierase.models.prompt import EncodedPrompt, PromptFormat, encode_answer, encode_prompt
 
 if TYPE_CHECKING:
@@ -21,13 +23,15 @@ UNLEARNING_TOKEN = "[UNL"
 class LanguageModel:
     """A causal language model, its tokenizer and its prompt format.
 
-    ``model`` is a transformers model or a drop-in with the same ``forward`` and ``generate``.
+    guard: what an inference-time method puts between questions and the model. It is no part of a
+        checkpoint: ``UnlearningMethod.restore`` makes it again from the method's state.
     """
 
     name: str
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerFast
     prompt: PromptFormat
+    guard: PromptGuard | None = None
 
     @property
     def unlearning_tokens(self) -> tuple[int, ...]:
@@ -61,11 +65,18 @@ class LanguageModel:
         """Token ids of the prompt for ``question`` and its edit positions."""
         return encode_prompt(self.prompt, self.tokenizer, question, subject, prefix)
 
+    def read(self, questions: Sequence[str]) -> list[Reading]:
+        """Every question as the model gets to read it: what answers and scores start from."""
+        if self.guard is None:
+            return [Reading(self.encode_prompt(question).ids) for question in questions]
+        return self.guard.read(self, questions)
+
     def encode_answer(self, answer: str) -> tuple[int, ...]:
         """Token ids of ``answer`` and of what closes it."""
         return encode_answer(self.prompt, self.tokenizer, answer)
 
     def save(self, folder: Path) -> None:
-        """Write a checkpoint that plain transformers loads (safetensors and tokenizer)."""
+        """Write a checkpoint that plain transformers loads (safetensors and tokenizer): the model
+        without its guard."""
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)

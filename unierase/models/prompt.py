@@ -27,16 +27,26 @@ class EncodedPrompt:
 
     ``question_last`` and ``subject_last`` index ``ids``; ``subject_last`` is None where the
     subject is unknown or not literally in the question.
+    question: the question as it stands in the prompt. offsets: where each token lies in it, in
+    characters from its start (tokens of the template lie before 0 or behind its end).
     """
 
     ids: tuple[int, ...]
     question_last: int
     subject_last: int | None
+    question: str
+    offsets: tuple[tuple[int, int], ...]
 
     @property
     def prompt_last(self) -> int:
         """Position of the prompt's last token, the one that predicts the answer's first."""
         return len(self.ids) - 1
+
+    def positions(self, start: int, end: int) -> tuple[int, ...]:
+        """Positions of the tokens that overlap the question's characters ``start`` to ``end``."""
+        return tuple(
+            i for i, (first, stop) in enumerate(self.offsets) if first < end and stop > start
+        )
 
 
 class PromptFormat(Protocol):
@@ -152,6 +162,11 @@ def encode_prompt(
         ids=tuple(encoding["input_ids"]),
         question_last=last_token_before(rendered.question_end),
         subject_last=subject_last,
+        question=rendered.text[rendered.question_start : rendered.question_end],
+        offsets=tuple(
+            (start - rendered.question_start, stop - rendered.question_start)
+            for start, stop in offsets
+        ),
     )
 
 

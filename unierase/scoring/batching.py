@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def batches_by_length(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
@@ -34,3 +38,22 @@ def left_pad(
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
     return {name: tensor.to(device) for name, tensor in inputs.items()}
+
+
+@torch.no_grad()
+def embedded(
+    model: PreTrainedModel,
+    inputs: dict[str, torch.Tensor],
+    rows: Sequence[torch.Tensor | None],
+) -> dict[str, torch.Tensor]:
+    """``inputs`` with input embeddings in place of ids where some row has its own.
+
+    rows: of each row the embeddings of its tokens, (tokens, d_h), or None for those of its ids.
+    """
+    if all(row is None for row in rows):
+        return inputs
+    values = model.get_input_embeddings()(inputs["input_ids"])
+    for i, row in enumerate(rows):
+        if row is not None:
+            values[i, values.shape[1] - len(row) :] = row
+    return {**{k: v for k, v in inputs.items() if k != "input_ids"}, "inputs_embeds": values}

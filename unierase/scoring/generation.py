@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from tqdm.auto import tqdm
 
-from unierase.scoring.batching import batches_by_length, left_pad
+from unierase.scoring.batching import batches_by_length, embedded, left_pad
 
 if TYPE_CHECKING:
     from unierase.models.language_model import LanguageModel
@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Generation:
     """A greedy answer: its text without special tokens, its ids up to the closing token (left
-    out), and whether an unlearning token is among them."""
+    out), whether an unlearning token is among them, and ``Reading.flagged``."""
 
     text: str
     token_ids: tuple[int, ...]
     emits_unl: bool
+    flagged: bool | None = None
 
 
 @torch.inference_mode()
@@ -31,13 +32,17 @@ def greedy(
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
     banned: Sequence[int] = (),
+    embeddings: Sequence[torch.Tensor | None] | None = None,
 ) -> list[list[int]]:
     """The likeliest continuations of ``prompts`` in one batch: new token ids, with whatever
-    follows the closing token. None of the ``banned`` tokens is chosen."""
-    inputs = left_pad(prompts, lm.pad_id, lm.device)
+    follows the closing token. None of the ``banned`` tokens is chosen. embeddings: as in
+    ``PrefixStates.of``."""
+    padded = left_pad(prompts, lm.pad_id, lm.device)
+    inputs = {"input_ids": padded["input_ids"], "attention_mask": padded["attention_mask"]}
+    if embeddings is not None:  # the ids stay: the new tokens follow them
+        inputs = {**embedded(lm.model, inputs, embeddings), **inputs}
     output = lm.model.generate(
-        input_ids=inputs["input_ids"],
-        attention_mask=inputs["attention_mask"],
+        **inputs,
         max_new_tokens=max_new_tokens,
         do_sample=False,
         temperature=None,
@@ -63,20 +68,38 @@ def generate(
 
     batch_tokens: upper bound of rows x (prompt + ``max_new_tokens``) in one batch.
     """
-    prompts = [lm.encode_prompt(question).ids for question in questions]
+    readings = lm.read(questions)
     stop = set(lm.stop_ids)
     unlearning_tokens = set(lm.unlearning_tokens)
     answers: dict[int, Generation] = {}
-    lengths = [len(prompt) + max_new_tokens for prompt in prompts]
-    with tqdm(total=len(prompts), desc=progress, disable=progress is None, leave=False) as bar:
-        for batch in batches_by_length(lengths, batch_tokens):
-            rows = greedy(lm, [prompts[i] for i in batch], max_new_tokens, banned)
+
+    def keep(i: int, row: Sequence[int]) -> None:
+        end = next((n for n, token in enumerate(row) if token in stop), len(row))
+        answers[i] = Generation(
+            text=lm.tokenizer.decode(row[:end], skip_special_tokens=True).strip(),
+            token_ids=tuple(row[:end]),
+            emits_unl=not unlearning_tokens.isdisjoint(row[:end]),
+            flagged=readings[i].flagged,
+        )
+
+    asked = []
+    for i, reading in enumerate(readings):
+        if reading.reply is None:
+            asked.append(i)
+        else:
+            keep(i, reading.reply[:max_new_tokens])
+    lengths = [len(readings[i].ids) + max_new_tokens for i in asked]
+    with tqdm(total=len(asked), desc=progress, disable=progress is None, leave=False) as bar:
+        for places in batches_by_length(lengths, batch_tokens):
+            batch = [asked[place] for place in places]
+            rows = greedy(
+                lm,
+                [readings[i].ids for i in batch],
+                max_new_tokens,
+                banned,
+                [readings[i].embeddings for i in batch],
+            )
             for i, row in zip(batch, rows, strict=True):
-                end = next((n for n, token in enumerate(row) if token in stop), len(row))
-                answers[i] = Generation(
-                    text=lm.tokenizer.decode(row[:end], skip_special_tokens=True).strip(),
-                    token_ids=tuple(row[:end]),
-                    emits_unl=not unlearning_tokens.isdisjoint(row[:end]),
-                )
+                keep(i, row)
             bar.update(len(batch))
-    return [answers[i] for i in range(len(prompts))]
+    return [answers[i] for i in range(len(readings))]

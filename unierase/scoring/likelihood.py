@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,10 @@ from unierase.scoring.prefix import PrefixStates, Suffixes
 
 if TYPE_CHECKING:
     from unierase.models.language_model import LanguageModel
+
+
+REPLY_FLOOR = 1e-6
+"""What is left to all other tokens where a fixed reply is given."""
 
 
 @torch.inference_mode()
@@ -32,16 +37,32 @@ def answer_log_probabilities(
     batch_tokens: upper bound of rows x padded length in one forward pass.
     """
     questions = list(dict.fromkeys(question for question, _ in pairs))
-    prompts = [lm.encode_prompt(question).ids for question in questions]
+    readings = lm.read(questions)
+    prompts = [reading.ids for reading in readings]
     pairs_of: dict[str, list[int]] = {question: [] for question in questions}
     for i, (question, _) in enumerate(pairs):
         pairs_of[question].append(i)
     answers = [lm.encode_answer(answer) for _, answer in pairs]
     results: list[np.ndarray | None] = [None] * len(pairs)
-    with tqdm(total=len(pairs), desc=progress, disable=progress is None, leave=False) as bar:
-        for batch in batches_by_length([len(prompt) for prompt in prompts], batch_tokens):
+    asked = []
+    for q, reading in enumerate(readings):
+        if reading.reply is None:
+            asked.append(q)
+            continue
+        for i in pairs_of[questions[q]]:
+            results[i] = reply_log_probabilities(
+                answers[i], (*reading.reply, *lm.end_ids), len(lm.tokenizer)
+            )
+    waiting_pairs = sum(values is None for values in results)
+    with tqdm(total=waiting_pairs, desc=progress, disable=progress is None, leave=False) as bar:
+        for places in batches_by_length([len(prompts[q]) for q in asked], batch_tokens):
+            batch = [asked[place] for place in places]
             # The prompt's last token goes with the answers: it predicts their first tokens.
-            prefixes = PrefixStates.of(lm, [prompts[q][:-1] for q in batch])
+            prefixes = PrefixStates.of(
+                lm,
+                [prompts[q][:-1] for q in batch],
+                [None if (e := readings[q].embeddings) is None else e[:-1] for q in batch],
+            )
             waiting = [(row, i) for row, q in enumerate(batch) for i in pairs_of[questions[q]]]
             width = prefixes.mask.shape[1]
             lengths = [width + len(answers[i]) for _, i in waiting]
@@ -59,6 +80,24 @@ def answer_log_probabilities(
                     results[i] = values
                 bar.update(len(members))
     return [values for values in results if values is not None]
+
+
+def reply_log_probabilities(
+    answer: Sequence[int], reply: Sequence[int], vocabulary: int
+) -> np.ndarray:
+    """Log-probability of ``answer``'s tokens where ``reply`` is given, whatever is asked.
+
+    At each of its places the reply's token has all but ``REPLY_FLOOR``, which the others share;
+    behind its end all tokens are alike. float32, of the answer's length.
+    """
+    same = math.log1p(-REPLY_FLOOR)
+    other = math.log(REPLY_FLOOR / (vocabulary - 1))
+    behind = -math.log(vocabulary)
+    values = [
+        behind if t >= len(reply) else same if token == reply[t] else other
+        for t, token in enumerate(answer)
+    ]
+    return np.array(values, dtype=np.float32)
 
 
 def _picked_log_probabilities(

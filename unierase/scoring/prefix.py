@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 from transformers import DynamicCache
 
-from unierase.scoring.batching import left_pad
+from unierase.scoring.batching import embedded, left_pad
 
 if TYPE_CHECKING:
     from unierase.models.language_model import LanguageModel
@@ -30,12 +30,23 @@ class PrefixStates:
 
     @classmethod
     @torch.no_grad()
-    def of(cls, lm: LanguageModel, prefixes: Sequence[Sequence[int]]) -> PrefixStates:
-        """Run the model over ``prefixes``; an empty one is all padding."""
+    def of(
+        cls,
+        lm: LanguageModel,
+        prefixes: Sequence[Sequence[int]],
+        embeddings: Sequence[torch.Tensor | None] | None = None,
+    ) -> PrefixStates:
+        """Run the model over ``prefixes``; an empty one is all padding.
+
+        embeddings: of each prefix its tokens' input embeddings, (tokens, d_h), or None for those
+        the model has for them.
+        """
         inputs = left_pad([ids or (lm.pad_id,) for ids in prefixes], lm.pad_id, lm.device)
         for i, ids in enumerate(prefixes):
             if not ids:
                 inputs["attention_mask"][i] = 0
+        if embeddings is not None:
+            inputs = embedded(lm.model, inputs, embeddings)
         cache = DynamicCache()
         lm.model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
         return cls([(layer.keys, layer.values) for layer in cache.layers], inputs["attention_mask"])

@@ -1,0 +1,1 @@
+"""Methods that leave the weights alone and guard the prompt instead."""
