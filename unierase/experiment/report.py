@@ -15,6 +15,7 @@ SET_SCORES = (
     ("probability", "probability"),
     ("truth_ratio", "truth ratio"),
     ("emits_unl", "says [UNL]"),
+    ("flagged", "flagged"),
 )
 AGGREGATES = (
     ("FE", "forget efficacy FE ↑"),
@@ -66,6 +67,8 @@ def result_table(record: RunRecord) -> Table:
         table.add_row(f"[bold]{name}[/bold] ({rows:g} row{'' if rows == 1 else 's'})")
         for key, label in SET_SCORES:
             b, a = old.get(key), scores.get(key)
+            if key == "flagged" and a is None:  # only methods that guard the prompt flag any
+                continue
             table.add_row(f"  {label}", number(b), number(a), difference(b, a))
     table.add_section()
     for key, label in AGGREGATES:

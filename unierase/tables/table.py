@@ -44,6 +44,8 @@ COLUMNS = (
     Column("Held-out ROUGE-L", ("after", "sets", "held_out", "rouge"), 1),
     Column("Held-out prob.", ("after", "sets", "held_out", "probability"), 1),
     Column("[UNL] on retain %", ("after", "sets", "retain", "emits_unl"), -1, 100.0, 1),
+    Column("Flagged forget %", ("after", "sets", "forget", "flagged"), 1, 100.0, 1),
+    Column("Flagged retain %", ("after", "sets", "retain", "flagged"), -1, 100.0, 1),
     Column("Model utility", ("after", "model_utility"), 1),
     Column("Forget quality", ("after", "forget_quality"), 1),
     Column("Unlearning s", ("seconds", "unlearning"), 0, 1.0, 1),
