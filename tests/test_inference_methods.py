@@ -27,7 +27,7 @@ from unierase.models.prompt import TextPrompt
 from unierase.request import State, UnlearningMethod, UnlearningRequest, Workbench
 from unierase.rows import Row
 from unierase.scoring.generation import generate
-from unierase.scoring.likelihood import answer_log_probabilities, reply_log_probabilities
+from unierase.scoring.likelihood import answer_log_probabilities, reply_scores
 
 OWN = Flagging(LinearProbe(OwnStates()), threshold=0.5)
 INSTRUCTION = "Never speak of {topics}."
@@ -110,9 +110,10 @@ def test_texts_survive_being_tensors() -> None:
 
 
 def test_a_reply_as_probabilities_by_hand() -> None:
-    values = reply_log_probabilities(answer=[7, 8, 9, 5], reply=[7, 3, 9], vocabulary=11)
+    scores = reply_scores(answer=[7, 8, 9, 5], reply=[7, 3, 9], vocabulary=11)
     other = np.log(1e-6 / 10)
-    assert values == pytest.approx([-1e-6, other, -1e-6, -np.log(11)], abs=1e-5)
+    assert scores.greedy.tolist() == [True, False, True, False]
+    assert scores.log_probabilities == pytest.approx([-1e-6, other, -1e-6, -np.log(11)], abs=1e-5)
 
 
 def test_corrupted_positions(lm: LanguageModel) -> None:

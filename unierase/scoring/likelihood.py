@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +22,14 @@ REPLY_FLOOR = 1e-6
 """What is left to all other tokens where a fixed reply is given."""
 
 
-@torch.inference_mode()
+@dataclass(frozen=True)
+class AnswerScores:
+    """Of each token of an answer: its log-probability (float32), and if it is the likeliest."""
+
+    log_probabilities: np.ndarray
+    greedy: np.ndarray
+
+
 def answer_log_probabilities(
     lm: LanguageModel,
     pairs: Sequence[tuple[str, str]],
@@ -31,8 +39,24 @@ def answer_log_probabilities(
     """Log-probability of every answer token of every (question, answer) pair.
 
     Returns one float32 array per pair, in the order given, of the answer's length (the closing
-    token included). A question is run once for all its answers, and logits are computed for
-    answer tokens only; a row's values do not depend on what shares its batch (to rounding).
+    token included); see ``score_answers``.
+    """
+    encoded = [(question, lm.encode_answer(answer)) for question, answer in pairs]
+    scores = score_answers(lm, encoded, batch_tokens, progress)
+    return [score.log_probabilities for score in scores]
+
+
+@torch.inference_mode()
+def score_answers(
+    lm: LanguageModel,
+    pairs: Sequence[tuple[str, Sequence[int]]],
+    batch_tokens: int = 8192,
+    progress: str | None = None,
+) -> list[AnswerScores]:
+    """Scores of every (question, token ids of an answer), in the order given.
+
+    A question is run once for all its answers, and logits are computed for answer tokens only; a
+    row's values do not depend on what shares its batch (to rounding).
 
     batch_tokens: upper bound of rows x padded length in one forward pass.
     """
@@ -42,19 +66,18 @@ def answer_log_probabilities(
     pairs_of: dict[str, list[int]] = {question: [] for question in questions}
     for i, (question, _) in enumerate(pairs):
         pairs_of[question].append(i)
-    answers = [lm.encode_answer(answer) for _, answer in pairs]
-    results: list[np.ndarray | None] = [None] * len(pairs)
+    answers = [answer for _, answer in pairs]
+    results: list[AnswerScores | None] = [None] * len(pairs)
     asked = []
     for q, reading in enumerate(readings):
         if reading.reply is None:
             asked.append(q)
             continue
+        reply = (*reading.reply, *lm.end_ids)
         for i in pairs_of[questions[q]]:
-            results[i] = reply_log_probabilities(
-                answers[i], (*reading.reply, *lm.end_ids), len(lm.tokenizer)
-            )
-    waiting_pairs = sum(values is None for values in results)
-    with tqdm(total=waiting_pairs, desc=progress, disable=progress is None, leave=False) as bar:
+            results[i] = reply_scores(answers[i], reply, len(lm.tokenizer))
+    left = sum(scores is None for scores in results)
+    with tqdm(total=left, desc=progress, disable=progress is None, leave=False) as bar:
         for places in batches_by_length([len(prompts[q]) for q in asked], batch_tokens):
             batch = [asked[place] for place in places]
             # The prompt's last token goes with the answers: it predicts their first tokens.
@@ -70,25 +93,23 @@ def answer_log_probabilities(
                 members = [waiting[c] for c in chosen]
                 suffixes = [(prompts[batch[row]][-1], *answers[i][:-1]) for row, i in members]
                 starts = [len(prompts[batch[row]]) - 1 for row, _ in members]
-                picked = _picked_log_probabilities(
+                scored = _scores(
                     lm,
                     prefixes.rows([row for row, _ in members]),
                     Suffixes.of(suffixes, starts, lm),
                     [answers[i] for _, i in members],
                 )
-                for (_, i), values in zip(members, picked, strict=True):
-                    results[i] = values
+                for (_, i), scores in zip(members, scored, strict=True):
+                    results[i] = scores
                 bar.update(len(members))
-    return [values for values in results if values is not None]
+    return [scores for scores in results if scores is not None]
 
 
-def reply_log_probabilities(
-    answer: Sequence[int], reply: Sequence[int], vocabulary: int
-) -> np.ndarray:
-    """Log-probability of ``answer``'s tokens where ``reply`` is given, whatever is asked.
+def reply_scores(answer: Sequence[int], reply: Sequence[int], vocabulary: int) -> AnswerScores:
+    """Scores of ``answer``'s tokens where ``reply`` is given, whatever is asked.
 
     At each of its places the reply's token has all but ``REPLY_FLOOR``, which the others share;
-    behind its end all tokens are alike. float32, of the answer's length.
+    behind its end all tokens are alike.
     """
     same = math.log1p(-REPLY_FLOOR)
     other = math.log(REPLY_FLOOR / (vocabulary - 1))
@@ -97,16 +118,17 @@ def reply_log_probabilities(
         behind if t >= len(reply) else same if token == reply[t] else other
         for t, token in enumerate(answer)
     ]
-    return np.array(values, dtype=np.float32)
+    same_token = [t < len(reply) and token == reply[t] for t, token in enumerate(answer)]
+    return AnswerScores(np.array(values, dtype=np.float32), np.array(same_token, dtype=bool))
 
 
-def _picked_log_probabilities(
+def _scores(
     lm: LanguageModel,
     prefixes: PrefixStates,
     suffixes: Suffixes,
     answers: Sequence[Sequence[int]],
-) -> list[np.ndarray]:
-    """Of each row: log P of the answer's tokens, position t of the suffix predicting token t."""
+) -> list[AnswerScores]:
+    """Of each row: the scores of its answer, position t of the suffix predicting token t."""
     logits = lm.model(
         input_ids=suffixes.ids,
         attention_mask=torch.cat([prefixes.mask, suffixes.mask], dim=1),
@@ -119,4 +141,11 @@ def _picked_log_probabilities(
     # Cast first: models return their own dtype.
     kept = logits[own].float()
     log_p = kept.gather(-1, targets[:, None]).squeeze(-1) - kept.logsumexp(-1)
-    return [part.numpy() for part in log_p.cpu().split([len(answer) for answer in answers])]
+    greedy = kept.argmax(-1) == targets
+    lengths = [len(answer) for answer in answers]
+    return [
+        AnswerScores(values.numpy(), likeliest.numpy())
+        for values, likeliest in zip(
+            log_p.cpu().split(lengths), greedy.cpu().split(lengths), strict=True
+        )
+    ]

@@ -1,0 +1,1 @@
+"""What a model can do besides: tasks of lm-eval on the model in memory."""
