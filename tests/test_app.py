@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from unierase.experiment.record import RunRecord, read_record
+from unierase.experiment.saved import load_unlearned
+from unierase.scoring.generation import generate
 
 ROOT = Path(__file__).parents[1]
 SMALL = (
@@ -161,6 +163,43 @@ def test_same_seed_same_record_and_finished_runs_are_kept(tmp_path: Path) -> Non
     assert sum(p.numel() for p in model.parameters()) == (kept.parameters or 0) + 64  # [UNL]
     again_there = subprocess.run(export, capture_output=True, text=True, cwd=first)
     assert again_there.returncode == 2 and "not empty" in again_there.stderr
+
+
+@pytest.mark.slow
+def test_methods_that_leave_the_weights_alone(tmp_path: Path) -> None:
+    run(
+        tmp_path,
+        "--multirun",
+        "method=eco,guardrail,in_context",
+        "scenario=batch,sequential",
+        *SMALL,
+        "data.authors=7",
+        "evaluation.limit=4",
+        "run.save_model=true",
+    )
+    found = records(tmp_path)
+    assert len(found) == 6
+    for record in found.values():
+        assert record.status == "finished" and record.changed_share == 0
+        assert record.after != record.before
+    for method in ("eco", "guardrail"):
+        sets = (found[f"{method} sequential"].after or {})["sets"]
+        assert sets["forget"]["flagged"] == sets["earlier"]["flagged"] == 1
+        assert found[f"{method} batch"].rounds[0]["report"]["flagging"]["recall_learned"] == 1
+    assert (found["in_context batch"].after or {})["sets"]["forget"]["flagged"] is None
+    # The run's directory gives the guarded model back; as a plain checkpoint it cannot be had.
+    (folder,) = (p.parent for p in tmp_path.rglob("guardrail/*/result.json") if "batch" in str(p))
+    lm = load_unlearned(folder)
+    (line,) = (folder / "steps" / "01" / "forget.jsonl").read_text().splitlines()[:1]
+    row = json.loads(line)
+    (answer,) = generate(lm, [row["question"]], 24)
+    assert answer.text == row["generation"] and answer.flagged
+    export = [sys.executable, str(ROOT / "scripts" / "export.py"), str(folder), "out"]
+    refused = subprocess.run(export, capture_output=True, text=True, cwd=tmp_path)
+    assert refused.returncode == 2 and "leaves the weights as they are" in refused.stderr
+    report = [sys.executable, str(ROOT / "scripts" / "flagged.py"), "run", str(folder)]
+    shown = subprocess.run([*report, "--prompts", "5"], capture_output=True, text=True, check=True)
+    assert "forget, paraphrased" in shown.stdout
 
 
 @pytest.mark.slow

@@ -19,6 +19,8 @@ from unierase.models.guard import Reading
 from unierase.request import State, Unlearned, UnlearningMethod, UnlearningRequest, Workbench
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from unierase.models.language_model import LanguageModel
     from unierase.models.prompt import EncodedPrompt
 
@@ -95,6 +97,9 @@ class ECO(UnlearningMethod):
             raise invalid_choice("method.tokens", self.tokens, TOKENS)
         if self.strength <= 0:
             raise UserError(f"method.strength={self.strength}: must be above 0")
+
+    def cost(self, model: PreTrainedModel, request: UnlearningRequest) -> str:
+        return self.flagging.cost(request)
 
     def unlearn(
         self, lm: LanguageModel, request: UnlearningRequest, state: State, bench: Workbench

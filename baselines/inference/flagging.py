@@ -44,6 +44,14 @@ class Flagging:
         if not 0 <= self.held_out < 1:
             raise UserError(f"method.flagging.held_out={self.held_out}: must be in [0, 1)")
 
+    def cost(self, request: UnlearningRequest) -> str:
+        """What learning takes, in words."""
+        other = len(request.retain) + len(GENERAL_PROMPTS)
+        return (
+            f"no weights change; a classifier learns {len(request.forget)} prompts against {other} "
+            "others and scores every prompt from then on"
+        )
+
     def learn(
         self, lm: LanguageModel, request: UnlearningRequest, state: State, work_dir: Path
     ) -> tuple[State, dict[str, Any]]:

@@ -13,6 +13,8 @@ from unierase.refusals import refusal_for
 from unierase.request import State, Unlearned, UnlearningMethod, UnlearningRequest, Workbench
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from unierase.models.language_model import LanguageModel
 
 
@@ -41,6 +43,9 @@ class Guardrail(UnlearningMethod):
 
     name: str
     flagging: Flagging
+
+    def cost(self, model: PreTrainedModel, request: UnlearningRequest) -> str:
+        return self.flagging.cost(request)
 
     def unlearn(
         self, lm: LanguageModel, request: UnlearningRequest, state: State, bench: Workbench

@@ -14,6 +14,8 @@ from unierase.models.prompt import ChatPrompt, encode_prompt
 from unierase.request import State, Unlearned, UnlearningMethod, UnlearningRequest, Workbench
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from unierase.models.language_model import LanguageModel
 
 PLACES = ("system", "question")
@@ -125,6 +127,10 @@ class InContext(UnlearningMethod):
     def __post_init__(self) -> None:
         if self.place not in PLACES:
             raise invalid_choice("method.place", self.place, PLACES)
+
+    def cost(self, model: PreTrainedModel, request: UnlearningRequest) -> str:
+        letters = len(self.preamble.written(self.preamble.extend([], request)))
+        return f"no weights change; every prompt gets some {letters:,} characters longer"
 
     def unlearn(
         self, lm: LanguageModel, request: UnlearningRequest, state: State, bench: Workbench
