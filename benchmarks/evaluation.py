@@ -17,7 +17,7 @@ from benchmarks.metrics.likelihood import (
     truth_ratio_other,
 )
 from benchmarks.metrics.text import rouge_l_recall, token_entropy
-from unierase.errors import UserError
+from unierase.errors import UserError, invalid_choice
 from unierase.rows import Row
 from unierase.scores import Metrics, RowScores, SetScores
 
@@ -34,6 +34,8 @@ HELD_OUT = "held_out"
 """Retained rows that no method is shown: reported beside the aggregates, not in them."""
 UTILITY_SETS = ("retain", *OPTION_SETS)
 
+PARTS = ("all", "validation", "test")
+
 SIX = ("probability", "rouge", "truth_ratio", "token_entropy", "cosine", "entailment")
 FIVE = tuple(name for name in SIX if name != "token_entropy")
 
@@ -42,6 +44,8 @@ FIVE = tuple(name for name in SIX if name != "token_entropy")
 class QuestionAnswerEvaluation:
     """One likelihood pass and one generation pass over all sets; see ``RowScores``.
 
+    part: all rows, or the half of them that settings are tuned on (validation), or the other one
+        (test); which row is in which half depends on its id alone.
     limit: at most this many rows of each set, drawn by row id alone, so that every method is
         scored on the same; None scores all.
     ban_unlearning_tokens: forget sets are answered once more with [UNL] banned, as somebody would
@@ -51,6 +55,7 @@ class QuestionAnswerEvaluation:
     max_new_tokens: int = 200
     batch_tokens: int = 8192
     limit: int | None = None
+    part: str = "all"
     cosine: SentenceEncoder | None = None
     entailment: EntailmentModel | None = None
     ban_unlearning_tokens: bool = False
@@ -58,6 +63,8 @@ class QuestionAnswerEvaluation:
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
             raise UserError(f"evaluation.limit={self.limit}: give a number above 0, or null")
+        if self.part not in PARTS:
+            raise invalid_choice("evaluation.part", self.part, PARTS)
         if self.max_new_tokens < 1:
             raise UserError(f"evaluation.max_new_tokens={self.max_new_tokens}: must be above 0")
 
@@ -65,13 +72,14 @@ class QuestionAnswerEvaluation:
         return {
             "max_new_tokens": self.max_new_tokens,
             "limit": self.limit,
+            "part": self.part,
             "cosine": self.cosine.model if self.cosine else None,
             "entailment": self.entailment.model if self.entailment else None,
             "ban_unlearning_tokens": self.ban_unlearning_tokens,
         }
 
     def select(self, sets: Mapping[str, Sequence[Row]]) -> Mapping[str, Sequence[Row]]:
-        return {name: limited(rows, self.limit) for name, rows in sets.items()}
+        return {name: limited(in_part(rows, self.part), self.limit) for name, rows in sets.items()}
 
     def score(self, lm: LanguageModel, sets: Mapping[str, Sequence[Row]]) -> SetScores:
         from unierase.scoring.generation import generate
@@ -178,6 +186,14 @@ class QuestionAnswerEvaluation:
             else:
                 absent["forget_quality"] = "no perturbed answers"
         return metrics
+
+
+def in_part(rows: Sequence[Row], part: str) -> list[Row]:
+    """The rows of ``part``, in order; each is either for validation or for the test."""
+    if part == "all":
+        return list(rows)
+    chosen = part == "validation"
+    return [row for row in rows if (random.Random(f"part:{row.id}").random() < 0.5) == chosen]
 
 
 def limited(rows: Sequence[Row], limit: int | None) -> list[Row]:

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,6 +125,16 @@ def execute(cfg: DictConfig, folder: Path) -> float | None:
     return balance
 
 
+def check_tuned(choices: Mapping[str, str]) -> None:
+    """Tuned settings are one method's: raise RunFailed where they meet another one."""
+    for group, choice in choices.items():
+        if group == "tuned" or group.startswith("tuned/"):
+            tuned = str(choice).rpartition("/")[2]
+            if tuned != choices["method"]:
+                message = f"{group}={choice}: its settings are for method={tuned}"
+                raise RunFailed(f"{message}, not method={choices['method']}", 2)
+
+
 def _fail(record: RunRecord, error: BaseException, status: str) -> None:
     record.status = status
     record.error = {
@@ -186,6 +197,7 @@ def main() -> None:
     @hydra.main(version_base="1.3", config_path=str(config_root()), config_name="config")
     def job(cfg: DictConfig) -> float | None:
         try:
+            check_tuned(HydraConfig.get().runtime.choices)
             return execute(cfg, Path(HydraConfig.get().runtime.output_dir))
         except RunFailed as error:
             if os.getpid() != process:  # a launcher's worker: the cluster shall see the failure

@@ -229,6 +229,9 @@ def run_experiment(
     record.limit = limit
     if limit is not None:
         record.notes.append(f"at most {limit} rows of each set scored")
+    part = experiment.evaluation.settings().get("part", "all")
+    if part != "all":
+        record.notes.append(f"the {part} half of each set")
     print_plan(experiment.plan())
     experiment.run(record, clock, tracked)
     record.peak_memory_bytes = peak_memory()

@@ -1,0 +1,121 @@
+"""The best settings that tuning found, as configs for `+tuned=`.
+
+python scripts/tuned.py [--runs runs] [--out conf/tuned]
+
+Reads the trials of `experiment=tune_*` below --runs and writes, for each model and data, the
+settings of the trial with the highest Balance of each method, with their provenance. A method is
+run with them by `python run.py data=tofu +tuned=tiny-tofu-forget01-batch/npo_gd`, all methods by
+`--multirun '+tuned/tiny-tofu-forget01-batch=glob(*)'`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+from unierase.errors import UserError
+from unierase.experiment.record import RunRecord, read_record
+from unierase.files import write_text
+
+STUDY = "tune"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A finished trial: its record, and what it set of its method."""
+
+    record: RunRecord
+    settings: Mapping[str, object]
+    balance: float
+
+
+def read_trials(runs: Path) -> list[Trial]:
+    """Every finished trial with a Balance below ``runs``."""
+    if not runs.is_dir():
+        raise UserError(f"runs={runs}: no such folder; tune a method first (experiment=tune_*)")
+    trials = []
+    for path in sorted(runs.rglob("result.json")):
+        record = read_record(path)
+        balance = (record.after or {}).get("balance")
+        if record.study != STUDY or record.status != "finished" or balance is None:
+            continue
+        overrides = [str(o) for o in OmegaConf.load(path.parent / ".hydra" / "overrides.yaml")]
+        values = {
+            override.key_or_group.removeprefix("method."): override.value()
+            for override in OverridesParser.create().parse_overrides(overrides)
+            if override.key_or_group.startswith("method.")
+        }
+        trials.append(Trial(record, values, balance))
+    return trials
+
+
+def best_of(trials: Sequence[Trial]) -> dict[tuple[str, str], tuple[Trial, int]]:
+    """The best trial, and the number of trials, by (model and data, method); ties: the first."""
+    groups: dict[tuple[str, str], list[Trial]] = {}
+    for trial in trials:
+        r = trial.record
+        groups.setdefault((f"{r.model}-{r.data}-{r.split}-{r.scenario}", r.method), []).append(
+            trial
+        )
+    return {
+        key: (max(members, key=lambda trial: trial.balance), len(members))
+        for key, members in groups.items()
+    }
+
+
+def as_config(where: str, trial: Trial, count: int) -> str:
+    """The YAML of one method's tuned settings."""
+    record, after = trial.record, trial.record.after or {}
+    commit = (record.git_commit or "unknown")[:10]
+    head = [
+        "# @package _global_",
+        f"# python run.py model={record.model} data={record.data} +tuned={where}/{record.method}",
+        f"# Tuned on {record.data}/{record.split}, {record.scenario}, seed {record.seed}:",
+        *(f"# {note}" for note in record.notes),
+        f"# Best of {count} trials; Balance {trial.balance:.4f}, FE {after['FE']:.4f}, MU "
+        f"{after['MU']:.4f}; commit {commit}.",
+        "defaults:",
+        f"  - override /method: {record.method}",
+        "",
+    ]
+    values = OmegaConf.create({"method": {"name": f"{record.method}-tuned"}})
+    for name, value in trial.settings.items():
+        OmegaConf.update(values, f"method.{name}", value)
+    return "\n".join(head) + OmegaConf.to_yaml(values)
+
+
+def write_tuned(trials: Sequence[Trial], out: Path) -> list[Path]:
+    """One file for each method, in a folder for each model and data."""
+    best = best_of(trials)
+    if not best:
+        raise UserError("no finished trial found; tune a method first (experiment=tune_*)")
+    written = []
+    for (where, method), (trial, count) in sorted(best.items()):
+        path = out / where / f"{method}.yaml"
+        write_text(path, as_config(where, trial, count))
+        written.append(path)
+    return written
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where the trials lie")
+    parser.add_argument("--out", type=Path, default=Path("conf/tuned"), help="folder to write")
+    arguments = parser.parse_args()
+    try:
+        for path in write_tuned(read_trials(arguments.runs), arguments.out):
+            print(path)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

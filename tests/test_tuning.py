@@ -1,0 +1,160 @@
+"""Tuning: rows apart from the test's, the best trial, and the config that is made of it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from benchmarks.evaluation import QuestionAnswerEvaluation
+from unierase.app import RunFailed, check_tuned
+from unierase.errors import UserError
+from unierase.experiment.record import RunRecord, read_record
+from unierase.rows import Row
+from unierase.run_names import register_resolvers
+
+ROOT = Path(__file__).parents[1]
+SCRIPT = ROOT / "scripts" / "tuned.py"
+
+
+def test_the_halves_share_no_row_and_miss_none(rows: list[Row]) -> None:
+    many = [replace(rows[0], id=f"tofu/full/{i}") for i in range(200)]
+    halves = {
+        part: {
+            row.id for row in QuestionAnswerEvaluation(part=part).select({"forget": many})["forget"]
+        }
+        for part in ("all", "validation", "test")
+    }
+    assert halves["validation"] | halves["test"] == halves["all"] and len(halves["all"]) == 200
+    assert not halves["validation"] & halves["test"]
+    assert 70 < len(halves["validation"]) < 130
+    # Which half a row is in does not depend on the others, and a limit counts within the half.
+    few = QuestionAnswerEvaluation(part="test", limit=5).select({"forget": many})["forget"]
+    assert {row.id for row in few} < halves["test"] and len(few) == 5
+    with pytest.raises(UserError, match=r"evaluation.part=half: not available; choose"):
+        QuestionAnswerEvaluation(part="half")
+
+
+def trial(folder: Path, method: str, balance: float | None, lr: float, study: str = "tune") -> None:
+    """The directory of a finished run, as far as tuning reads it."""
+    after = {"sets": {}, "FE": 0.9, "MU": 0.8, "balance": balance, "absent": {}}
+    record = RunRecord(
+        key=folder.name,
+        model="tiny",
+        data="tofu",
+        split="forget01",
+        scenario="batch",
+        method=method,
+        seed=0,
+        status="finished",
+        before=after,
+        after=after,
+        change={},
+        study=study,
+        notes=["the validation half of each set"],
+        git_commit="0123456789abcdef",
+    )
+    record.write(folder)
+    overrides = f"- method={method}\n- method.lr={lr}\n- method.token.num_tokens=2\n- seed=0\n"
+    (folder / ".hydra").mkdir()
+    (folder / ".hydra" / "overrides.yaml").write_text(overrides)
+
+
+def collected(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(SCRIPT), *arguments]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_the_best_trial_becomes_a_config(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    trial(runs / "a", "npo_gd", 0.7, 1e-4)
+    trial(runs / "b", "npo_gd", 0.8, 2e-4)
+    trial(runs / "c", "npo_gd", None, 9e-4)
+    trial(runs / "d", "npo_gd", 0.9, 9e-4, study="other")
+    trial(runs / "e", "ga", 0.3, 3e-4)
+    out = tmp_path / "conf" / "tuned"
+    done = collected("--runs", str(runs), "--out", str(out))
+    where = out / "tiny-tofu-forget01-batch"
+    assert done.returncode == 0 and done.stdout.split() == [
+        str(where / "ga.yaml"),
+        str(where / "npo_gd.yaml"),
+    ]
+    assert (where / "npo_gd.yaml").read_text() == (
+        "# @package _global_\n"
+        "# python run.py model=tiny data=tofu +tuned=tiny-tofu-forget01-batch/npo_gd\n"
+        "# Tuned on tofu/forget01, batch, seed 0:\n"
+        "# the validation half of each set\n"
+        "# Best of 2 trials; Balance 0.8000, FE 0.9000, MU 0.8000; commit 0123456789.\n"
+        "defaults:\n"
+        "  - override /method: npo_gd\n"
+        "method:\n"
+        "  name: npo_gd-tuned\n"
+        "  lr: 0.0002\n"
+        "  token:\n"
+        "    num_tokens: 2\n"
+    )
+
+
+def test_nothing_tuned_is_an_error(tmp_path: Path) -> None:
+    done = collected("--runs", str(tmp_path), "--out", str(tmp_path / "out"))
+    assert done.returncode == 2 and "no finished trial found" in done.stderr
+    done = collected("--runs", str(tmp_path / "nowhere"))
+    assert done.returncode == 2 and "no such folder" in done.stderr
+
+
+TUNED = sorted((ROOT / "conf" / "tuned").glob("*/*.yaml"))
+
+
+@pytest.mark.parametrize("path", TUNED, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_tuned_config_composes(path: Path) -> None:
+    register_resolvers()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("config", [f"+tuned={path.parent.name}/{path.stem}"])
+    assert cfg.method.name == f"{path.stem}-tuned"
+
+
+def test_tuned_settings_of_another_method_are_an_error() -> None:
+    check_tuned({"method": "ga", "tuned": "somewhere/ga", "data": "tofu"})
+    for choices in ({"tuned": "somewhere/ga"}, {"tuned/somewhere": "ga"}):
+        with pytest.raises(RunFailed, match="settings are for method=ga, not method=npo"):
+            check_tuned({"method": "npo", **choices})
+
+
+@pytest.mark.parametrize("preset", ["published", "unierase_paper"])
+def test_training_presets(preset: str) -> None:
+    register_resolvers()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("config", ["method=ga_gd", f"+training={preset}"])
+    batch = {"published": 32, "unierase_paper": 128}[preset]
+    assert (cfg.method.lr, cfg.method.epochs, cfg.method.batch_size) == (1e-5, 5, batch)
+
+
+@pytest.mark.slow
+def test_tuning_runs_trials_and_goes_on(tmp_path: Path) -> None:
+    """Two trials by Optuna; the same command once more repeats none of them."""
+    command = [
+        sys.executable,
+        str(ROOT / "run.py"),
+        "--multirun",
+        "experiment=tune_training",
+        "method=ga_gd",
+        "data.authors=4",
+        "evaluation.max_new_tokens=8",
+        "evaluation.limit=4",
+        "model.finetune.epochs=1",
+        "model.source.hidden_size=64",
+        "model.source.intermediate_size=128",
+        "hydra.sweeper.n_trials=2",
+        f"paths.runs={tmp_path}/runs",
+        f"paths.cache={tmp_path}/cache",
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    found = [read_record(path) for path in sorted((tmp_path / "runs").rglob("result.json"))]
+    assert len(found) == 2 and {record.study for record in found} == {"tune"}
+    assert all("the validation half of each set" in record.notes for record in found)
+    again = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert again.stderr.count("Already finished") == 2
