@@ -2,9 +2,11 @@
 
 python scripts/bench.py edit [--model tiny] [--facts 1 10 40] [--plain 4]
 python scripts/bench.py inference [--model tiny] [--prompts 20] [--tokens 32] [OVERRIDE ...]
+python scripts/bench.py train [--model tiny] [--batch-size 8] [--steps 6]
 
 edit: target values, keys and update of UniErase's stage 2, against one fact at a time.
 inference: methods that leave the weights alone against the bare model, prompt by prompt.
+train: steps of loss-based methods against plain finetuning, and memory against a second model.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import Any
 
 from benchmarking.edit import bench_edit
 from benchmarking.inference import bench_inference
+from benchmarking.train import bench_train
 
 from unierase.errors import UserError
 
@@ -32,7 +35,10 @@ def _arguments() -> argparse.Namespace:
     inference.add_argument("--prompts", type=int, default=20, help="of each kind")
     inference.add_argument("--tokens", type=int, default=32, help="generated for each prompt")
     inference.add_argument("overrides", nargs="*", help="for example method/flagging=minilm")
-    for command in (edit, inference):
+    train = commands.add_parser("train", help="steps of loss-based methods")
+    train.add_argument("--batch-size", type=int, default=8, help="forget rows a step")
+    train.add_argument("--steps", type=int, default=6, help="of an epoch")
+    for command in (edit, inference, train):
         command.add_argument("--model", default="tiny", help="a name in conf/model")
         command.add_argument("--out", type=Path, help="write the rows as JSON")
     return parser.parse_args()
@@ -41,6 +47,8 @@ def _arguments() -> argparse.Namespace:
 def _measured(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     if arguments.command == "edit":
         return bench_edit(arguments.model, arguments.facts, arguments.plain)
+    if arguments.command == "train":
+        return bench_train(arguments.model, arguments.batch_size, arguments.steps)
     return bench_inference(
         arguments.model, arguments.prompts, arguments.tokens, arguments.overrides
     )

@@ -6,6 +6,7 @@ import multiprocessing
 import resource
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -13,6 +14,8 @@ from omegaconf import DictConfig
 
 from unierase.app import config_root
 from unierase.run_names import register_resolvers
+
+CLEAR, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 
 def composed(*overrides: str) -> DictConfig:
@@ -22,12 +25,25 @@ def composed(*overrides: str) -> DictConfig:
         return compose("config", list(overrides))
 
 
+def reset_peak_memory() -> None:
+    """Let ``peak_memory`` count from now on, where the system can (Linux, GPUs)."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    elif CLEAR.exists():
+        CLEAR.write_text("5")
+
+
 def peak_memory() -> int:
     """Bytes: what this process has held at most so far; on a GPU, there."""
     import torch
 
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
+    if CLEAR.exists():
+        (line,) = (s for s in STATUS.read_text().splitlines() if s.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
