@@ -90,6 +90,41 @@ def test_micro_batches_give_the_same_trajectory(lm: LanguageModel, rows: list[Ro
     assert losses(lm, rows) == pytest.approx(losses(other, rows), abs=1e-4)
 
 
+def test_computing_activations_again_gives_the_same_weights(
+    lm: LanguageModel, rows: list[Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    enable = lm.model.gradient_checkpointing_enable
+
+    def noted(model: object, settings: dict[str, bool]) -> None:
+        asked.append(settings)
+        enable(settings)
+
+    monkeypatch.setattr(type(lm.model), "gradient_checkpointing_enable", noted)
+    plain, again = copy.deepcopy(lm), lm
+    finetune(plain, rows, recipe(), "test")
+    finetune(again, rows, replace(recipe(), gradient_checkpointing=True), "test")
+    assert asked == [{"use_reentrant": False}]
+    for a, b in zip(plain.model.parameters(), again.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
+
+
+def test_bfloat16_trains_weights_of_their_own_type(lm: LanguageModel, rows: list[Row]) -> None:
+    plain = copy.deepcopy(lm)
+    full = finetune(plain, rows, recipe(), "test")
+    half = finetune(lm, rows, replace(recipe(), bf16=True), "test")
+    assert half["final_loss"] != full["final_loss"]
+    assert half["final_loss"] == pytest.approx(full["final_loss"], rel=0.05)
+    assert {p.dtype for p in lm.model.parameters()} == {torch.float32}
+
+
+def test_what_changes_no_result_is_in_no_cache_key() -> None:
+    plain = recipe().identity()
+    assert "bf16" not in plain
+    assert replace(recipe(), gradient_checkpointing=True).identity() == plain
+    assert replace(recipe(), bf16=True).identity() != plain
+
+
 def test_same_seed_same_weights(lm: LanguageModel, rows: list[Row]) -> None:
     other = copy.deepcopy(lm)
     finetune(lm, rows, recipe(questions=True), "test")

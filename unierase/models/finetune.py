@@ -35,7 +35,11 @@ class FinetuneRecipe(Schedule):
 
     def identity(self) -> dict[str, Any]:
         """Everything that decides the result, as JSON values."""
-        return asdict(self)
+        values = asdict(self)
+        del values["gradient_checkpointing"]
+        if not self.bf16:  # as it was before there was a choice: prepared models stay valid
+            del values["bf16"]
+        return values
 
 
 def encode_rows(lm: LanguageModel, rows: Sequence[Row], max_length: int) -> list[Pair]:

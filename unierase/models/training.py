@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,9 @@ class Schedule:
     micro_batch_size: examples in one forward pass; None: the whole batch. Changes memory, not the
         trajectory (to rounding).
     warmup_ratio: share of all steps with rising learning rate.
+    bf16: forward and backward passes in bfloat16, weights and optimiser in their own type.
+    gradient_checkpointing: activations are computed again for the backward pass: less memory,
+        more time, the same result (to rounding).
     """
 
     epochs: int
@@ -40,6 +43,8 @@ class Schedule:
     micro_batch_size: int | None
     weight_decay: float
     warmup_ratio: float
+    bf16: bool = field(default=False, kw_only=True)
+    gradient_checkpointing: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         for name, value in (("epochs", self.epochs), ("batch_size", self.batch_size)):
@@ -121,6 +126,7 @@ def train(
             learning_rate=schedule.lr,
             weight_decay=schedule.weight_decay,
             max_grad_norm=1.0,
+            bf16=schedule.bf16,
             seed=seed,
             use_cpu=model.device.type == "cpu",
             save_strategy="no",
@@ -142,7 +148,12 @@ def train(
             [] if work_dir is None else [SaveBySeconds(SECONDS_BETWEEN_CHECKPOINTS)],
         )
         checkpoint = None if work_dir is None else last_checkpoint(work_dir)
+        if schedule.gradient_checkpointing:
+            # By hand: the Trainer's own switch changes its name between versions.
+            model.gradient_checkpointing_enable({"use_reentrant": False})
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    if schedule.gradient_checkpointing:
+        model.gradient_checkpointing_disable()
     model.eval()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     last = losses[-len(batches[-1]) :]
