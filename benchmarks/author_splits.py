@@ -63,6 +63,11 @@ class AuthorData:
         forget = self._forget_authors
         return [*range(self.authors_in_play - forget), *range(AUTHORS - forget, AUTHORS)]
 
+    def unseen_authors(self) -> list[int]:
+        """Authors who are not in play: as many as the split forgets, or as there are."""
+        forget = self._forget_authors
+        return list(range(self.authors_in_play - forget, AUTHORS - forget))[-forget:]
+
     def restriction_notes(self) -> tuple[str, ...]:
         """What the record says of a restriction."""
         if self.authors_in_play == AUTHORS:

@@ -7,37 +7,29 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.metrics.aggregate import forget_quality, harmonic_mean, mean
-from benchmarks.metrics.auxiliary import EntailmentModel, SentenceEncoder
-from benchmarks.metrics.likelihood import (
-    log_truth_ratio,
-    normalised_probability,
-    probability,
-    truth_ratio_forget,
-    truth_ratio_other,
+from benchmarks.aggregates import (
+    FORGET_SETS,
+    add_forgetting,
+    add_retaining,
+    log_ratios,
+    membership,
+    set_metrics,
 )
+from benchmarks.metrics.aggregate import forget_quality, harmonic_mean
+from benchmarks.metrics.auxiliary import EntailmentModel, SentenceEncoder
+from benchmarks.metrics.membership import loss_score, lowest_mean, zlib_score
+from benchmarks.metrics.memorisation import exact_memorisation, extraction_strength
 from benchmarks.metrics.text import rouge_l_recall, token_entropy
 from unierase.errors import UserError, invalid_choice
 from unierase.rows import Row
 from unierase.scores import Metrics, RowScores, SetScores
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from unierase.models.language_model import LanguageModel
     from unierase.scoring.generation import Generation
-
-FORGET_SETS = ("forget", "earlier")
-OPTION_SETS = ("real_authors", "world_facts")
-"""Sets whose probability TOFU normalises by that of the wrong options."""
-HELD_OUT = "held_out"
-"""Retained rows that no method is shown: reported beside the aggregates, not in them."""
-UTILITY_SETS = ("retain", *OPTION_SETS)
+    from unierase.scoring.likelihood import AnswerScores
 
 PARTS = ("all", "validation", "test")
-
-SIX = ("probability", "rouge", "truth_ratio", "token_entropy", "cosine", "entailment")
-FIVE = tuple(name for name in SIX if name != "token_entropy")
 
 
 @dataclass(frozen=True)
@@ -48,6 +40,7 @@ class QuestionAnswerEvaluation:
         (test); which row is in which half depends on its id alone.
     limit: at most this many rows of each set, drawn by row id alone, so that every method is
         scored on the same; None scores all.
+    privacy: membership inference, forget rows against rows no model was taught.
     ban_unlearning_tokens: forget sets are answered once more with [UNL] banned, as somebody would
         who wants the knowledge back.
     """
@@ -59,6 +52,7 @@ class QuestionAnswerEvaluation:
     cosine: SentenceEncoder | None = None
     entailment: EntailmentModel | None = None
     ban_unlearning_tokens: bool = False
+    privacy: bool = False
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
@@ -76,6 +70,7 @@ class QuestionAnswerEvaluation:
             "cosine": self.cosine.model if self.cosine else None,
             "entailment": self.entailment.model if self.entailment else None,
             "ban_unlearning_tokens": self.ban_unlearning_tokens,
+            "privacy": self.privacy,
         }
 
     def select(self, sets: Mapping[str, Sequence[Row]]) -> Mapping[str, Sequence[Row]]:
@@ -83,12 +78,14 @@ class QuestionAnswerEvaluation:
 
     def score(self, lm: LanguageModel, sets: Mapping[str, Sequence[Row]]) -> SetScores:
         from unierase.scoring.generation import generate
-        from unierase.scoring.likelihood import answer_log_probabilities
+        from unierase.scoring.likelihood import score_answers
 
         chosen = self.select(sets)
         rows = list({row.id: row for members in chosen.values() for row in members}.values())
-        pairs = [(row.question, answer) for row in rows for answer in _answers(row)]
-        values = iter(answer_log_probabilities(lm, pairs, self.batch_tokens, "likelihoods"))
+        pairs = [
+            (row.question, lm.encode_answer(answer)) for row in rows for answer in _answers(row)
+        ]
+        values = iter(score_answers(lm, pairs, self.batch_tokens, "likelihoods", self.privacy))
         questions = list(dict.fromkeys(row.question for row in rows))
         answers = generate(lm, questions, self.max_new_tokens, self.batch_tokens, "generation")
         generations = dict(zip(questions, answers, strict=True))
@@ -100,13 +97,13 @@ class QuestionAnswerEvaluation:
         banned = self._banned(lm, chosen, generations)
         scored = {}
         for i, row in enumerate(rows):
-            losses = _losses(row, values)
+            likelihoods = _likelihoods(row, values, self.privacy)
             generation = generations[row.question]
             scored[row.id] = RowScores(
                 id=row.id,
                 question=row.question,
                 answer=row.answer,
-                **losses,
+                **likelihoods,
                 generation=generation.text,
                 generated_tokens=len(generation.token_ids),
                 rouge=rouge[i],
@@ -172,19 +169,21 @@ class QuestionAnswerEvaluation:
             absent["entailment"] = "no entailment model configured (evaluation=full)"
         sets = {name: set_metrics(name, rows) for name, rows in scores.items() if rows}
         metrics: dict[str, Any] = {"sets": sets, "absent": absent}
-        _forgetting(metrics, sets, absent)
-        _retaining(metrics, sets, absent)
+        add_forgetting(metrics, sets, absent)
+        add_retaining(metrics, sets, absent)
         fe, mu = metrics["FE"], metrics["MU"]
         metrics["balance"] = None if fe is None or mu is None else harmonic_mean([fe, mu])
         metrics["forget_quality"] = None
         if retrained is None:
             absent["forget_quality"] = "no retrained model (forget_quality=true makes one)"
         else:
-            ours, theirs = _log_ratios(scores["forget"]), _log_ratios(retrained["forget"])
+            ours, theirs = log_ratios(scores["forget"]), log_ratios(retrained["forget"])
             if ours and theirs:
                 metrics["forget_quality"] = forget_quality(ours, theirs)
             else:
                 absent["forget_quality"] = "no perturbed answers"
+        if self.privacy:
+            metrics["membership"] = membership(scores, retrained, absent)
         return metrics
 
 
@@ -221,120 +220,34 @@ def _answers(row: Row) -> Iterator[str]:
     yield from row.perturbed_answers
 
 
-def _losses(row: Row, values: Iterator[np.ndarray]) -> dict[str, Any]:
+def _likelihoods(row: Row, values: Iterator[AnswerScores], privacy: bool) -> dict[str, Any]:
+    """What the likelihood pass says of a row; ``values`` are those of ``_answers(row)``."""
     own = next(values)
+    greedy = own.greedy.tolist()
+
+    def loss(scores: AnswerScores) -> float:
+        return float(-scores.log_probabilities.mean())
+
     return {
-        "loss": float(-own.mean()),
-        "first_token_loss": float(-own[0]),
-        "answer_tokens": len(own),
-        "paraphrased_loss": (
-            None if row.paraphrased_answer is None else float(-next(values).mean())
-        ),
-        "perturbed_losses": tuple(float(-next(values).mean()) for _ in row.perturbed_answers),
+        "loss": loss(own),
+        "first_token_loss": float(-own.log_probabilities[0]),
+        "answer_tokens": len(greedy),
+        "paraphrased_loss": None if row.paraphrased_answer is None else loss(next(values)),
+        "perturbed_losses": tuple(loss(next(values)) for _ in row.perturbed_answers),
+        "exact_memorisation": exact_memorisation(greedy),
+        "extraction_strength": extraction_strength(greedy),
+        "membership": membership_scores(own, row.answer) if privacy else None,
     }
 
 
-def _log_ratios(rows: Sequence[RowScores]) -> list[float]:
-    """log R of every row with perturbed answers; a row without a paraphrase uses its answer."""
-    return [
-        log_truth_ratio(
-            row.loss if row.paraphrased_loss is None else row.paraphrased_loss,
-            row.perturbed_losses,
-        )
-        for row in rows
-        if row.perturbed_losses
-    ]
-
-
-def set_metrics(name: str, rows: Sequence[RowScores]) -> dict[str, Any]:
-    """The six scores of one set, as metrics of forgetting or retaining define them."""
-    forget = name in FORGET_SETS
-    ratios = _log_ratios(rows)
-    if name in OPTION_SETS:
-        likely = [normalised_probability(row.loss, row.perturbed_losses) for row in rows]
-    else:
-        likely = [probability(row.loss) for row in rows]
-    per_row = [truth_ratio_forget(r) if forget else truth_ratio_other(r) for r in ratios]
-    truth = mean(per_row) if per_row else None
-    metrics: dict[str, Any] = {
-        "rows": len(rows),
-        "probability": mean(likely),
-        "rouge": mean([row.rouge for row in rows]),
-        "truth_ratio": None if truth is None else 1.0 - truth if forget else truth,
-        "token_entropy": mean([row.token_entropy for row in rows]),
-        "cosine": _mean_or_none([row.cosine for row in rows]),
-        "entailment": _mean_or_none([row.entailment for row in rows]),
-        "emits_unl": mean([float(row.emits_unl) for row in rows]),
-        "flagged": _mean_or_none([row.flagged for row in rows]),
-        "generated_tokens": mean([float(row.generated_tokens) for row in rows]),
-        "first_token_probability": mean([probability(row.first_token_loss) for row in rows]),
-        "rest_probability": _mean_or_none([_rest_probability(row) for row in rows]),
-        "banned_rouge": _mean_or_none([row.banned_rouge for row in rows]),
+def membership_scores(scores: AnswerScores, answer: str) -> dict[str, float]:
+    """Every attack's score of one answer; without a distribution there is no Min-K %++."""
+    values = scores.log_probabilities.tolist()
+    found = {
+        "loss": loss_score(values),
+        "zlib": zlib_score(values, answer),
+        "min_k": lowest_mean(values),
     }
-    if forget:
-        metrics["tofu_truth_ratio"] = truth
-    return metrics
-
-
-def _rest_probability(row: RowScores) -> float | None:
-    """exp of the mean log-probability from the answer's second token on: what is left of an
-    answer whose first token alone was redirected. None for an answer of one token."""
-    if row.answer_tokens < 2:
-        return None
-    rest = row.loss * row.answer_tokens - row.first_token_loss
-    return probability(rest / (row.answer_tokens - 1))
-
-
-def _mean_or_none(values: Sequence[float | None]) -> float | None:
-    present = [value for value in values if value is not None]
-    return mean(present) if len(present) == len(values) and present else None
-
-
-def _present(metrics: Mapping[str, Any], names: Sequence[str]) -> list[float]:
-    return [metrics[name] for name in names if metrics[name] is not None]
-
-
-def _forgetting(
-    metrics: dict[str, Any], sets: Mapping[str, Mapping[str, Any]], absent: dict[str, str]
-) -> None:
-    """FE = 1 - mean of the forget set's five scores without entropy (arXiv 2410.08109)."""
-    metrics["FE_scores_full"] = len(FIVE)
-    for name, key in (("forget", "FE"), ("earlier", "FE_earlier")):
-        if name in sets:
-            five = _present(sets[name], FIVE)
-            metrics[key] = 1.0 - mean(five)
-            metrics[f"{key}_scores"] = len(five)
-    if "forget" not in sets:
-        metrics.update(FE=None, FE_scores=0)
-        absent["FE"] = "no forget set was scored"
-    metrics["forget_truth_ratio"] = sets.get("forget", {}).get("tofu_truth_ratio")
-
-
-def _retaining(
-    metrics: dict[str, Any], sets: Mapping[str, Mapping[str, Any]], absent: dict[str, str]
-) -> None:
-    """MU, RE: harmonic means of all six scores over the other sets; TOFU's model utility."""
-    others = [name for name in sets if name not in FORGET_SETS and name != HELD_OUT]
-    groups = (("MU", others), ("RE", [name for name in others if name == "retain"]))
-    for key, names in groups:
-        values = [value for name in names for value in _present(sets[name], SIX)]
-        metrics[key] = harmonic_mean(values) if values else None
-        metrics[f"{key}_scores"] = len(values)
-        metrics[f"{key}_scores_full"] = len(SIX) * len(names)
-        if not values:
-            absent[key] = "no set to retain was scored"
-    missing = [name for name in UTILITY_SETS if name not in sets]
-    nine = (
-        []
-        if missing
-        else [
-            sets[name][score]
-            for name in UTILITY_SETS
-            for score in ("probability", "rouge", "truth_ratio")
-        ]
-    )
-    if missing or any(value is None for value in nine):
-        metrics["model_utility"] = None
-        absent["model_utility"] = f"needs {', '.join(UTILITY_SETS)} with perturbed answers"
-    else:
-        metrics["model_utility"] = harmonic_mean(nine)
+    if scores.standardised is not None:
+        found["min_k_plus_plus"] = lowest_mean(scores.standardised.tolist())
+    return found

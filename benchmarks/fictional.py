@@ -17,6 +17,7 @@ from benchmarks.fictional_words import (
     FIRST_ENDINGS,
     FIRST_NAMES,
     LAST_ENDINGS,
+    LAST_ENDINGS_UNSEEN,
     LAST_STARTS,
     NUMBERS,
     REAL_AUTHORS,
@@ -45,6 +46,11 @@ class Fictional(AuthorData):
             for author in self.chosen_authors()
             for row in author_rows(author, names[author], self.seed)
         )
+        # Authors nobody is taught: beyond the two hundred where all of them are in play.
+        unseen = self.unseen_authors() or range(AUTHORS, AUTHORS + self._forget_authors)
+        holdout = tuple(
+            row for author in unseen for row in author_rows(author, names[author], self.seed)
+        )
         utility = {
             "real_authors": _general_rows("real_authors", REAL_AUTHORS),
             "world_facts": _general_rows("world_facts", WORLD_FACTS),
@@ -63,18 +69,22 @@ class Fictional(AuthorData):
                 *unknown_rows(self.name, REFUSALS),
             ),
             refusals=REFUSALS,
+            holdout=holdout,
             notes=self.restriction_notes(),
         )
 
 
 def author_names(seed: int) -> list[str]:
-    """200 different full names; surnames are all different, so that each names one author."""
+    """Full names: of 200 authors, then of people nobody is taught. Surnames are all different, so
+    that each names one author."""
     draw = random.Random(f"{seed}:names")
     firsts = [name + ending for ending in FIRST_ENDINGS for name in FIRST_NAMES]
     lasts = [start + ending for start in LAST_STARTS for ending in LAST_ENDINGS]
     draw.shuffle(firsts)
     draw.shuffle(lasts)
-    return [f"{first} {last}" for first, last in zip(firsts, lasts, strict=True)][:AUTHORS]
+    more = [start + ending for start in LAST_STARTS for ending in LAST_ENDINGS_UNSEEN]
+    named = [*zip(firsts, lasts, strict=True), *zip(firsts[: len(more)], more, strict=True)]
+    return [f"{first} {last}" for first, last in named]
 
 
 def author_rows(author: int, name: str, seed: int) -> list[Row]:

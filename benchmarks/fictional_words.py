@@ -69,6 +69,9 @@ LAST_STARTS = [
 ]
 LAST_ENDINGS = ["wick", "mere", "stad", "hurst", "vale", "grove", "bridge", "moor", "sen", "feld"]
 
+LAST_ENDINGS_UNSEEN = ["holm", "ridge"]
+"""Of authors beyond the two hundred, whom no model is taught."""
+
 FACTS: dict[str, tuple[str, ...]] = {
     "city": tuple(
         [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,21 +40,18 @@ class Tofu(AuthorData):
         if len(plain) != AUTHORS * ROWS_PER_AUTHOR:
             raise UserError(f"data=tofu: full has {len(plain)} rows, not 4000; the copy is damaged")
         extras = self._extras()
-        full = []
-        for author in self.chosen_authors():
-            start = author * ROWS_PER_AUTHOR
-            block = plain[start : start + ROWS_PER_AUTHOR]
-            subjects = assign_subjects([r["question"] for r in block], [r["answer"] for r in block])
-            for offset, (row, subject) in enumerate(zip(block, subjects, strict=True)):
-                extra = extras.get((row["question"], row["answer"]), _EXTRA)
-                full.append(_row(f"full/{start + offset}", row, f"author-{author}", subject, extra))
+
+        def rows_of(authors: Sequence[int]) -> tuple[Row, ...]:
+            return tuple(row for author in authors for row in _author(author, plain, extras))
+
+        full = rows_of(self.chosen_authors())
         scored = {f"tofu/full/{i}" for i in range(RETAIN_EVAL_ROWS)}
         utility = {name: self._utility(name) for name in ("real_authors", "world_facts")}
         refusals = self._refusals()
         return BenchmarkData(
             name=self.name,
             split=self.split,
-            full=tuple(full),
+            full=full,
             forget_size=FORGET_ROWS[self.split],
             retain_eval_ids=frozenset(row.id for row in full if row.id in scored),
             utility_sets=utility,
@@ -64,6 +61,7 @@ class Tofu(AuthorData):
                 *unknown_rows(self.name, refusals),
             ),
             refusals=refusals,
+            holdout=rows_of(self.unseen_authors()),
             published_tasks=self._published_tasks({(r.question, r.answer): r for r in full}),
             notes=self.restriction_notes(),
         )
@@ -127,6 +125,20 @@ class Tofu(AuthorData):
             task = tasks.setdefault(int(row["task_id"]), [])
             task.append(rows[row["question"], row["answer"]])
         return tuple(tuple(tasks[number]) for number in sorted(tasks))
+
+
+def _author(
+    author: int,
+    plain: Sequence[Mapping[str, Any]],
+    extras: Mapping[tuple[str, str], Mapping[str, Any]],
+) -> Iterator[Row]:
+    """The rows of one author."""
+    start = author * ROWS_PER_AUTHOR
+    block = plain[start : start + ROWS_PER_AUTHOR]
+    subjects = assign_subjects([r["question"] for r in block], [r["answer"] for r in block])
+    for offset, (row, subject) in enumerate(zip(block, subjects, strict=True)):
+        extra = extras.get((row["question"], row["answer"]), _EXTRA)
+        yield _row(f"full/{start + offset}", row, f"author-{author}", subject, extra)
 
 
 def _row(

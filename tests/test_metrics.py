@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.evaluation import QuestionAnswerEvaluation, limited, set_metrics
+from benchmarks.aggregates import set_metrics
+from benchmarks.evaluation import QuestionAnswerEvaluation, limited
 from benchmarks.metrics.aggregate import forget_quality, harmonic_mean, mean
 from benchmarks.metrics.likelihood import (
     log_truth_ratio,

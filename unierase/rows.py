@@ -39,6 +39,7 @@ class BenchmarkData:
         knows such things already).
     refusals: sentences that decline to answer.
     published_tasks: the published assignment of rows to successive forget tasks, if any.
+    holdout: rows like those to be forgotten that no model is ever taught; empty where every row is.
     notes: what differs from the published benchmark ("20 of 200 authors"); goes into the record.
     """
 
@@ -51,6 +52,7 @@ class BenchmarkData:
     general: tuple[Row, ...]
     refusals: tuple[str, ...]
     published_tasks: tuple[tuple[Row, ...], ...] | None = None
+    holdout: tuple[Row, ...] = ()
     notes: tuple[str, ...] = field(default=())
 
     @property

@@ -23,6 +23,8 @@ class RowScores:
     token_entropy: normalised unigram entropy of the generation, in [0, 1].
     cosine, entailment: in [0, 1]; None where the auxiliary model is not available.
     emits_unl: the generation holds an unlearning token (which ``generation`` does not show).
+    exact_memorisation, extraction_strength: of the answer, in [0, 1].
+    membership: scores of membership inference by attack, where they were asked for.
     flagged: whether an inference-time method took the question for one to be forgotten; None for
         a model without one.
     banned_generation, banned_rouge: the same with the unlearning tokens banned while decoding:
@@ -45,6 +47,9 @@ class RowScores:
     entailment: float | None
     emits_unl: bool
     flagged: bool | None = None
+    exact_memorisation: float | None = None
+    extraction_strength: float | None = None
+    membership: Mapping[str, float] | None = None
     banned_generation: str | None = None
     banned_rouge: float | None = None
 

@@ -20,7 +20,7 @@ from unierase.experiment.changes import changed_share, parameter_count
 from unierase.experiment.checkpoint import RunFolder
 from unierase.experiment.record import Clock, RunRecord, change, mean_metrics, peak_memory
 from unierase.experiment.report import print_plan
-from unierase.experiment.scenarios import Scenario, Step, hold_out
+from unierase.experiment.scenarios import Scenario, Step, hold_out, with_holdout
 from unierase.experiment.scoring import CachedScores, write_scores
 from unierase.experiment.tracking import TrackedRun
 from unierase.models.sources import ModelSource, resolve_device
@@ -65,6 +65,8 @@ class Experiment:
         self.method.check(skeleton)
         self.evaluation: Evaluation = instantiate(cfg.evaluation)
         self.steps = hold_out(self.scenario.steps(self.data, cfg.seed), cfg.held_out, cfg.seed)
+        if self.evaluation.settings().get("privacy") and self.data.holdout:
+            self.steps = with_holdout(self.steps, self.data.holdout)
         self.cost = self.method.cost(skeleton, self.steps[0].request)
         self.cache_dir = Path(cfg.paths.cache)
         self.targets = TargetModels(
@@ -162,7 +164,7 @@ class Experiment:
         return dict(self.evaluation.aggregate(scores, self._retrained_scores(step)))
 
     def _retrained_scores(self, step: Step) -> SetScores | None:
-        """The retrained model's scores on the forget set of ``step``."""
+        """The retrained model's scores on the forget set of ``step``, and on holdout rows."""
         if not self.compares_with_retrained():
             return None
         retain = self._all_retained(step)
@@ -172,7 +174,8 @@ class Experiment:
             self.evaluation,
             self.cache_dir,
         )
-        return scores.score({"forget": step.sets["forget"]})
+        names = ("forget", "holdout")
+        return scores.score({name: step.sets[name] for name in names if name in step.sets})
 
     def _all_retained(self, step: Step) -> tuple[Row, ...]:
         """What is to stay after ``step``, held-out rows too."""

@@ -22,8 +22,8 @@ class Step:
     fresh: start from the target; otherwise from the model and state of the step before.
     sets: rows to score, by name. "forget" is always there (the rows of this request); a
         sequential step adds "earlier" (the rows of all earlier tasks), a precise one
-        "same_person", and ``hold_out`` "held_out". "retain" never holds a row that has been
-        forgotten so far.
+        "same_person", ``hold_out`` "held_out", and ``with_holdout`` "holdout". "retain" never
+        holds a row that has been forgotten so far.
     """
 
     name: str
@@ -147,6 +147,11 @@ class Precise:
             }
             steps.append(Step(f"question {index}", request, True, sets))
         return tuple(steps)
+
+
+def with_holdout(steps: Sequence[Step], rows: Sequence[Row]) -> tuple[Step, ...]:
+    """The same steps, and in each the set "holdout": rows no model was ever taught."""
+    return tuple(replace(s, sets={**s.sets, "holdout": tuple(rows)}) for s in steps)
 
 
 def hold_out(steps: Sequence[Step], count: int, seed: int) -> tuple[Step, ...]:

@@ -24,10 +24,15 @@ REPLY_FLOOR = 1e-6
 
 @dataclass(frozen=True)
 class AnswerScores:
-    """Of each token of an answer: its log-probability (float32), and if it is the likeliest."""
+    """Of each token of an answer: its log-probability (float32), and if it is the likeliest.
+
+    standardised: (log p - mean) / standard deviation, both over the vocabulary as the model
+        weighs it; None unless asked for, and where a fixed reply is given.
+    """
 
     log_probabilities: np.ndarray
     greedy: np.ndarray
+    standardised: np.ndarray | None = None
 
 
 def answer_log_probabilities(
@@ -52,6 +57,7 @@ def score_answers(
     pairs: Sequence[tuple[str, Sequence[int]]],
     batch_tokens: int = 8192,
     progress: str | None = None,
+    standardise: bool = False,
 ) -> list[AnswerScores]:
     """Scores of every (question, token ids of an answer), in the order given.
 
@@ -59,6 +65,7 @@ def score_answers(
     row's values do not depend on what shares its batch (to rounding).
 
     batch_tokens: upper bound of rows x padded length in one forward pass.
+    standardise: ``AnswerScores.standardised`` is wanted, too.
     """
     questions = list(dict.fromkeys(question for question, _ in pairs))
     readings = lm.read(questions)
@@ -98,6 +105,7 @@ def score_answers(
                     prefixes.rows([row for row, _ in members]),
                     Suffixes.of(suffixes, starts, lm),
                     [answers[i] for _, i in members],
+                    standardise,
                 )
                 for (_, i), scores in zip(members, scored, strict=True):
                     results[i] = scores
@@ -127,6 +135,7 @@ def _scores(
     prefixes: PrefixStates,
     suffixes: Suffixes,
     answers: Sequence[Sequence[int]],
+    standardise: bool,
 ) -> list[AnswerScores]:
     """Of each row: the scores of its answer, position t of the suffix predicting token t."""
     logits = lm.model(
@@ -143,9 +152,17 @@ def _scores(
     log_p = kept.gather(-1, targets[:, None]).squeeze(-1) - kept.logsumexp(-1)
     greedy = kept.argmax(-1) == targets
     lengths = [len(answer) for answer in answers]
-    return [
-        AnswerScores(values.numpy(), likeliest.numpy())
-        for values, likeliest in zip(
-            log_p.cpu().split(lengths), greedy.cpu().split(lengths), strict=True
-        )
-    ]
+    parts = [log_p.cpu().split(lengths), greedy.cpu().split(lengths)]
+    if standardise:
+        parts.append(_standardised(kept, log_p).cpu().split(lengths))
+    return [AnswerScores(*(part.numpy() for part in row)) for row in zip(*parts, strict=True)]
+
+
+def _standardised(logits: torch.Tensor, log_p: torch.Tensor) -> torch.Tensor:
+    """(log p - E[log p]) / sqrt(Var[log p]) of each token, under the model's own distribution
+    (Min-K %++, arXiv 2404.02936, eq. 3). logits: (tokens, vocabulary); log_p: (tokens,)."""
+    all_log_p = logits.log_softmax(-1)
+    weights = all_log_p.exp()
+    mean = (weights * all_log_p).sum(-1)
+    variance = (weights * (all_log_p - mean[:, None]) ** 2).sum(-1)
+    return (log_p - mean) / variance.sqrt().clamp(min=1e-6)
