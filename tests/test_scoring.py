@@ -14,7 +14,7 @@ from unierase.models.language_model import LanguageModel
 from unierase.rows import Row
 from unierase.scoring.batching import batches_by_length, left_pad
 from unierase.scoring.generation import generate
-from unierase.scoring.likelihood import answer_log_probabilities
+from unierase.scoring.likelihood import answer_log_probabilities, score_answers
 
 LONG = "Where, in all of the wide world and on which day, was Ed Stone the very first born?"
 
@@ -68,13 +68,13 @@ def test_an_evaluation_makes_one_pass_of_each_kind(
     lm: LanguageModel, rows: list[Row], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
-    real = answer_log_probabilities
+    real = score_answers
 
-    def counted(lm: LanguageModel, pairs: list[tuple[str, str]], *rest: object) -> object:
+    def counted(lm: LanguageModel, pairs: list[tuple[str, list[int]]], *rest: object) -> object:
         calls.append(len(pairs))
         return real(lm, pairs)
 
-    monkeypatch.setattr("unierase.scoring.likelihood.answer_log_probabilities", counted)
+    monkeypatch.setattr("unierase.scoring.likelihood.score_answers", counted)
     evaluation = QuestionAnswerEvaluation(max_new_tokens=4)
     sets = {"forget": rows[:2], "retain": rows[2:], "same_person": rows[1:3]}
     scores = evaluation.score(lm, sets)
