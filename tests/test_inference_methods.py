@@ -11,7 +11,13 @@ import pytest
 import torch
 
 from baselines.inference import strength as strength_module
-from baselines.inference.classifier import FineTuned, LinearProbe, Scorer, class_weights
+from baselines.inference.classifier import (
+    FineTuned,
+    LinearProbe,
+    PromptClassifier,
+    Scorer,
+    class_weights,
+)
 from baselines.inference.corruption import FlipLargest, Noise, ZeroLargest
 from baselines.inference.eco import ECO, CorruptionGuard, corrupted_positions
 from baselines.inference.encoders import OwnStates, SentenceStates
@@ -263,7 +269,7 @@ def test_a_guardrail_answers_what_is_flagged(
     assert values.mean() < -5 and certain.tolist() == pytest.approx([-1e-6] * len(certain))
 
 
-class Words:
+class Words(PromptClassifier):
     """Takes every question about Ada or Bo for one to be forgotten."""
 
     def fit(self, *arguments: object) -> State:
@@ -295,6 +301,27 @@ def test_flagging_measures_itself_by_hand(
     assert report["precision"] == 5 / (5 + wrong)
     # One row cannot be held out.
     assert OWN.learn(lm, request(rows, 0), {}, tmp_path)[1]["recall"] is None
+
+
+def test_learning_reads_every_prompt_once(
+    lm: LanguageModel, rows: list[Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    features = OwnStates.features
+
+    def noted(self: OwnStates, lm: LanguageModel, prompts: Sequence[str]) -> torch.Tensor:
+        read.extend(prompts)
+        return features(self, lm, prompts)
+
+    monkeypatch.setattr(OwnStates, "features", noted)
+    forget = [replace(rows[0], question=f"{rows[0].question} {i}") for i in range(10)]
+    ask = UnlearningRequest(tuple(forget), tuple(rows[1:]), (), 1, 0)
+    state, report = OWN.learn(lm, ask, {}, tmp_path)
+    assert report["recall"] is not None  # there was a trial fit
+    assert len(read) == len(set(read)) == 10 + 4 + len(GENERAL_PROMPTS)
+    other = [*(row.question for row in rows[1:]), *GENERAL_PROMPTS]
+    whole = OWN.classifier.fit(lm, [row.question for row in forget], other, {}, 0, tmp_path)
+    assert all(torch.equal(whole[k], state[f"flagging.learned.{k}"]) for k in whole)
 
 
 def test_a_probe_starts_from_what_it_knew_and_ends_at_the_optimum(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch.nn import functional
 
-from baselines.inference.encoders import PromptEncoder, load_encoder
+from baselines.inference.encoders import PromptEncoder, Remembering, load_encoder
 from unierase.models.training import Schedule, train
 from unierase.request import State
 
@@ -25,6 +25,10 @@ Scorer = Callable[[str], float]
 
 class PromptClassifier(Protocol):
     """Learns from prompts of two classes; what it learned is named tensors."""
+
+    def remembering(self) -> PromptClassifier:
+        """The same one, for one model: what it has read of a prompt it need not read again."""
+        return self
 
     def fit(
         self,
@@ -48,7 +52,7 @@ def class_weights(forget: int, other: int) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
-class LinearProbe:
+class LinearProbe(PromptClassifier):
     """Logistic regression on an encoder's standardised vectors; convex, solved to its optimum.
 
     l2: weight of |w|^2 / 2 beside the mean weighted cross-entropy.
@@ -57,6 +61,9 @@ class LinearProbe:
     encoder: PromptEncoder
     l2: float = 0.01
     steps: int = 200
+
+    def remembering(self) -> LinearProbe:
+        return replace(self, encoder=Remembering(self.encoder))
 
     def fit(
         self,
@@ -102,7 +109,7 @@ class LinearProbe:
 
 
 @dataclass(frozen=True)
-class FineTuned(Schedule):
+class FineTuned(Schedule, PromptClassifier):
     """An encoder with a head of two classes, all of it trained, as ECO does with RoBERTa.
 
     model: hub id, folder, or package:NAME for a model inside an installed Python package.

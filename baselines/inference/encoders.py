@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,6 +23,20 @@ class PromptEncoder(Protocol):
 
     def features(self, lm: LanguageModel, prompts: Sequence[str]) -> torch.Tensor:
         """(prompts, d), float32, on the CPU. ``lm`` is the model the prompts are meant for."""
+
+
+@dataclass(frozen=True)
+class Remembering:
+    """An encoder for one model that reads every prompt once: learning asks for it several times."""
+
+    encoder: PromptEncoder
+    known: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def features(self, lm: LanguageModel, prompts: Sequence[str]) -> torch.Tensor:
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self.known]
+        if new:
+            self.known.update(zip(new, self.encoder.features(lm, new), strict=True))
+        return torch.stack([self.known[prompt] for prompt in prompts])
 
 
 @dataclass(frozen=True)

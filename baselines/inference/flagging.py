@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,11 +63,12 @@ class Flagging:
         retain = [row.question for row in request.retain if row.question not in known]
         other = joined(retain, GENERAL_PROMPTS)
         before = _own(state)
-        report = self._trial(lm, forget, other, before, request.seed, work_dir / "trial")
-        learned = self.classifier.fit(lm, forget, other, before, request.seed, work_dir / "whole")
+        here = replace(self, classifier=self.classifier.remembering())
+        report = here._trial(lm, forget, other, before, request.seed, work_dir / "trial")
+        learned = here.classifier.fit(lm, forget, other, before, request.seed, work_dir / "whole")
         new = {f"flagging.learned.{name}": tensor for name, tensor in learned.items()}
         new["flagging.forget"] = packed(forget)
-        flags = self.flags(lm, new)
+        flags = here.flags(lm, new)
         paraphrases = [row.paraphrased_question for row in request.forget]
         asked = [question for question in paraphrases if question is not None]
         report["recall_learned"] = _share(flags, forget)
