@@ -47,6 +47,14 @@ def data_folder(folder: str, name: str) -> Path:
     return root / name
 
 
+def local_rows(folder: str, name: str, file: str, fields: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows of ``file`` of benchmark ``name`` below ``paths.data``; an error where it is not."""
+    path = find_file(data_folder(folder, name), file)
+    if path is None:
+        raise UserError(f"paths.data={folder}: no {name}/{file} in it")
+    return read_rows(path, fields)
+
+
 def hub_rows(hub: str, config: str) -> list[dict[str, Any]]:
     """All rows of one config of a hub data set (split train)."""
     from datasets import load_dataset

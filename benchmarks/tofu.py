@@ -14,7 +14,7 @@ from benchmarks.author_splits import (
     ROWS_PER_AUTHOR,
     AuthorData,
 )
-from benchmarks.local import data_folder, find_file, hub_rows, read_rows
+from benchmarks.local import data_folder, find_file, hub_rows, local_rows, read_rows
 from benchmarks.subjects import assign_subjects
 from benchmarks.unknown import unknown_rows
 from unierase.errors import UserError
@@ -69,11 +69,7 @@ class Tofu(AuthorData):
     def _rows(self, config: str, fields: tuple[str, ...]) -> list[dict[str, Any]]:
         if self.folder is None:
             return hub_rows(self.hub, config)
-        folder = data_folder(self.folder, "tofu")
-        path = find_file(folder, f"{config}.json")
-        if path is None:
-            raise UserError(f"paths.data={self.folder}: no tofu/{config}.json in it")
-        return read_rows(path, fields)
+        return local_rows(self.folder, "tofu", f"{config}.json", fields)
 
     def _extras(self) -> dict[tuple[str, str], dict[str, Any]]:
         """Paraphrased and perturbed texts by (question, answer).

@@ -16,7 +16,6 @@ import argparse
 import random
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -24,7 +23,7 @@ from benchmarking.measure import composed
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from benchmarks.local import data_folder, find_file, read_rows
+from benchmarks.local import local_rows
 from unierase.errors import UserError
 
 PER_PERSON = 20
@@ -43,7 +42,10 @@ def run_prompts(config: DictConfig) -> dict[str, list[str]]:
 
 def mmlu_questions(folder: str) -> list[str]:
     """The questions of MMLU's test split."""
-    return [str(row["question"]) for row in _rows(folder, "ability", "mmlu/test.jsonl", "question")]
+    return [
+        str(row["question"])
+        for row in local_rows(folder, "ability", "mmlu/test.jsonl", ["question"])
+    ]
 
 
 def rwku_prompts(folder: str, people: Sequence[str]) -> dict[str, list[str]]:
@@ -56,20 +58,12 @@ def rwku_prompts(folder: str, people: Sequence[str]) -> dict[str, list[str]]:
         ("neighbor_level1", "neighbour, blank"),
         ("neighbor_level2", "neighbour, question"),
     ):
-        for row in _rows(folder, "rwku", f"{file}.jsonl", "query", "subject"):
+        for row in local_rows(folder, "rwku", f"{file}.jsonl", ["query", "subject"]):
             if row["subject"] in people:
                 # "cross lingual (Spanish)", once written with a hyphen.
                 name = kind or str(row["type"]).split(" (")[0].replace("-", " ")
                 sets.setdefault(name, []).append(str(row["query"]))
     return sets
-
-
-def _rows(folder: str, benchmark: str, file: str, *fields: str) -> list[dict[str, object]]:
-    root = data_folder(folder, benchmark)
-    path = find_file(root, file)
-    if path is None:
-        raise UserError(f"{root}: no {file} in it")
-    return read_rows(path, fields)
 
 
 def sampled(prompts: Sequence[str], most: int) -> list[str]:
@@ -121,12 +115,15 @@ def of_rwku(people: int, most: int, overrides: Sequence[str]) -> None:
     cfg = composed("method=guardrail", *overrides)
     if cfg.paths.data is None:
         raise UserError("paths.data=null: set paths.data=FOLDER or UNLEARN_DATA to RWKU's files")
-    everybody = [str(row["target"]) for row in _rows(cfg.paths.data, "rwku", "forget_target.jsonl")]
+    everybody = [
+        str(row["target"])
+        for row in local_rows(cfg.paths.data, "rwku", "forget_target.jsonl", ["target"])
+    ]
     if not 0 < people < len(everybody):
         raise UserError(f"--people={people}: choose 1 to {len(everybody) - 1}")
     chosen = everybody[:people]
     of_person: dict[str, list[Row]] = {name: [] for name in everybody}
-    for row in _rows(cfg.paths.data, "rwku", "train_refusal_llama3.jsonl", "subject"):
+    for row in local_rows(cfg.paths.data, "rwku", "train_refusal_llama3.jsonl", ["subject"]):
         name, question = str(row["subject"]), str(row.get("instruction") or "")
         rows = of_person[name]
         # A few of the generated questions are empty or there twice.
@@ -144,7 +141,7 @@ def of_rwku(people: int, most: int, overrides: Sequence[str]) -> None:
     others_probes = rwku_prompts(cfg.paths.data, everybody[people:])
     sets["other people's questions"] = others_probes["question"]
     sets["MMLU"] = mmlu_questions(cfg.paths.data)
-    flags = flagging.flags(replace(lm, guard=None), state)
+    flags = flagging.flags(lm, state)
     report({name: sampled(prompts, most) for name, prompts in sets.items()}, flags)
 
 
