@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.utils import instantiate
 
-from benchmarking.measure import alone, composed, peak_memory
+from benchmarking.measure import alone, composed, peak_memory, untaught
 
 if TYPE_CHECKING:
     import torch
@@ -48,11 +48,8 @@ def edit_case(model: str, facts: int) -> EditCase:
     from unierase.editing.prompts import fact_prompts
     from unierase.editing.token import add_unlearning_tokens
 
-    cfg = composed(f"model={model}", "data=fictional", "data.retain_authors=null")
-    data = instantiate(cfg.data).load()
-    texts = [text for row in data.full for text in (row.question, row.answer)]
-    lm = instantiate(cfg.model.source).base(texts, "auto")
-    method: UniErase = instantiate(cfg.method)
+    lm, data = untaught(model)
+    method: UniErase = instantiate(composed(f"model={model}").method)
     (token,) = add_unlearning_tokens(lm, 1)
     rows, kept = data.full[:facts], data.full[-40:]
     sequences = [lm.encode_prompt(row.question).ids for row in kept]

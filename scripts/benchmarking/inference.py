@@ -11,18 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.utils import instantiate
 
-from benchmarking.measure import composed
+from benchmarking.measure import NoTargets, composed, untaught
 
 if TYPE_CHECKING:
     from unierase.models.language_model import LanguageModel
-    from unierase.rows import Row
 
 METHODS = ("eco", "guardrail", "in_context")
-
-
-class _NoTargets:
-    def retrained(self, rows: tuple[Row, ...]) -> LanguageModel:
-        raise AssertionError("nothing here asks for a retrained model")
 
 
 def bench_inference(
@@ -35,10 +29,7 @@ def bench_inference(
     """
     from unierase.request import UnlearningRequest, Workbench
 
-    cfg = composed(f"model={model}", "data=fictional", "data.retain_authors=null")
-    data = instantiate(cfg.data).load()
-    texts = [text for row in data.full for text in (row.question, row.answer)]
-    lm = instantiate(cfg.model.source).base(texts, "auto")
+    lm, data = untaught(model)
     flagged = [row.question for row in data.forget[:prompts]]
     passed = [row.question for row in data.retain[:prompts]]
     for question in passed[:2]:  # warm up
@@ -50,7 +41,7 @@ def bench_inference(
         method = instantiate(composed(f"model={model}", f"method={name}", *search, *own).method)
         request = UnlearningRequest(data.forget, data.retain[:400], data.refusals, 1, 0)
         with TemporaryDirectory() as folder:
-            bench = Workbench(Path(folder) / "work", Path(folder) / "cache", _NoTargets())
+            bench = Workbench(Path(folder) / "work", Path(folder) / "cache", NoTargets())
             start = time.perf_counter()
             result = method.unlearn(lm, request, {}, bench)
             learning = time.perf_counter() - start

@@ -7,13 +7,18 @@ import resource
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from unierase.app import config_root
 from unierase.run_names import register_resolvers
+
+if TYPE_CHECKING:
+    from unierase.models.language_model import LanguageModel
+    from unierase.rows import BenchmarkData, Row
 
 CLEAR, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
@@ -23,6 +28,21 @@ def composed(*overrides: str) -> DictConfig:
     register_resolvers()
     with initialize_config_dir(str(config_root()), version_base="1.3"):
         return compose("config", list(overrides))
+
+
+def untaught(model: str) -> tuple[LanguageModel, BenchmarkData]:
+    """A base model that was taught nothing (weights do not change speed), and fictional rows."""
+    cfg = composed(f"model={model}", "data=fictional", "data.retain_authors=null")
+    data = instantiate(cfg.data).load()
+    texts = [text for row in data.full for text in (row.question, row.answer)]
+    return instantiate(cfg.model.source).base(texts, "auto"), data
+
+
+class NoTargets:
+    """For methods that ask for no retrained model."""
+
+    def retrained(self, rows: tuple[Row, ...]) -> LanguageModel:
+        raise AssertionError("nothing here asks for a retrained model")
 
 
 def reset_peak_memory() -> None:

@@ -18,22 +18,23 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.utils import instantiate
 
-from benchmarking.measure import alone, composed, peak_memory, reset_peak_memory
+from benchmarking.measure import (
+    NoTargets,
+    alone,
+    composed,
+    peak_memory,
+    reset_peak_memory,
+    untaught,
+)
 
 if TYPE_CHECKING:
     import torch
 
     from unierase.models.language_model import LanguageModel
     from unierase.request import UnlearningRequest
-    from unierase.rows import Row
 
 METHODS = ("ga_gd", "npo_gd", "npo_gd+lora", "dpo_gd", "ga_kl", "rmu")
 PLAIN = ("ga_gd", "npo_gd", "npo_gd+lora")
-
-
-class _NoTargets:
-    def retrained(self, rows: tuple[Row, ...]) -> LanguageModel:
-        raise AssertionError("nothing here asks for a retrained model")
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,7 @@ class Case:
 def _case(model: str, rows: int) -> Case:
     from unierase.request import UnlearningRequest
 
-    cfg = composed(f"model={model}", "data=fictional", "data.retain_authors=null")
-    data = instantiate(cfg.data).load()
-    texts = [text for row in data.full for text in (row.question, row.answer)]
-    lm = instantiate(cfg.model.source).base(texts, "auto")
+    lm, data = untaught(model)
     forget, retain = data.full[-rows:], data.full[:rows]
     return Case(lm, UnlearningRequest(forget, retain, data.refusals, 1, 0))
 
@@ -94,7 +92,7 @@ def _unlearn(case: Case, model: str, name: str, batch_size: int, epochs: int) ->
     method = instantiate(composed(f"model={model}", f"method={base}", *overrides).method)
     method = replace(method, epochs=epochs, batch_size=batch_size, lr=1e-5)
     with TemporaryDirectory() as folder:
-        bench = Workbench(Path(folder) / "work", Path(folder) / "cache", _NoTargets())
+        bench = Workbench(Path(folder) / "work", Path(folder) / "cache", NoTargets())
         method.unlearn(case.lm, case.request, {}, bench)
 
 
