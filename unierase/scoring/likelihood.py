@@ -122,12 +122,9 @@ def reply_scores(answer: Sequence[int], reply: Sequence[int], vocabulary: int) -
     same = math.log1p(-REPLY_FLOOR)
     other = math.log(REPLY_FLOOR / (vocabulary - 1))
     behind = -math.log(vocabulary)
-    values = [
-        behind if t >= len(reply) else same if token == reply[t] else other
-        for t, token in enumerate(answer)
-    ]
-    same_token = [t < len(reply) and token == reply[t] for t, token in enumerate(answer)]
-    return AnswerScores(np.array(values, dtype=np.float32), np.array(same_token, dtype=bool))
+    hits = [t < len(reply) and token == reply[t] for t, token in enumerate(answer)]
+    values = [same if hit else other if t < len(reply) else behind for t, hit in enumerate(hits)]
+    return AnswerScores(np.array(values, dtype=np.float32), np.array(hits, dtype=bool))
 
 
 def _scores(
