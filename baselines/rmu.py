@@ -92,25 +92,28 @@ class RMU(Schedule, UnlearningMethod):
         used = sorted({i for epoch in pairing for i in epoch})
         before = dict(zip(used, _before(lm, [retain[i] for i in used], layer), strict=True))
 
-        def summed_loss(batch: list[int], epoch: int) -> torch.Tensor:
-            partners = [pairing[epoch][i] for i in batch]
+        def steered(batch: list[int], epoch: int) -> torch.Tensor:
             hidden, mask = _at_answers(lm, [forget[i] for i in batch], layer)
-            steered = _distance(hidden, target.expand_as(hidden), mask)
+            return _distance(hidden, target.expand_as(hidden), mask).sum()
+
+        def kept(batch: list[int], epoch: int) -> torch.Tensor:
+            partners = [pairing[epoch][i] for i in batch]
             hidden, mask = _at_answers(lm, [retain[i] for i in partners], layer)
-            kept = _distance(hidden, _stacked([before[i] for i in partners], hidden), mask)
-            return (steered + self.alpha * kept).sum()
+            known = _stacked([before[i] for i in partners], hidden)
+            return self.alpha * _distance(hidden, known, mask).sum()
 
         lengths = [len(prompt) + len(answer) for prompt, answer in forget]
         with _only(lm.model, self._projections(lm.model)):
-            report = train(
+            lm.model, report = train(
                 lm.model,
                 lengths,
                 [1.0] * len(forget),
-                summed_loss,
+                [steered, kept],
                 self,
                 request.seed,
                 self.name,
                 bench.work_dir / "training",
+                bench.report_to,
             )
         return Unlearned(lm, report={**report, "steered_layer": layer})
 

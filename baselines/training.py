@@ -93,12 +93,13 @@ class LossUnlearning(Schedule, UnlearningMethod):
             for epoch in range(self.epochs)
         ]
 
-        def summed_loss(batch: list[int], epoch: int) -> torch.Tensor:
-            loss = self.forget_coeff * self.forget(forget.batch(batch))
-            if self.retain is not None and retain is not None:
-                partners = [pairing[epoch][i] for i in batch]
-                loss = loss + self.retain_coeff * self.retain(retain.batch(partners))
-            return loss.sum()
+        def forgetting(batch: list[int], epoch: int) -> torch.Tensor:
+            return self.forget_coeff * self.forget(forget.batch(batch)).sum()
+
+        def retaining(batch: list[int], epoch: int) -> torch.Tensor:
+            assert self.retain is not None and retain is not None
+            partners = [pairing[epoch][i] for i in batch]
+            return self.retain_coeff * self.retain(retain.batch(partners)).sum()
 
         log.info(
             "%s: %d steps of %d forget rows (%d epochs, %d answer tokens an epoch), lr %g",
@@ -109,22 +110,23 @@ class LossUnlearning(Schedule, UnlearningMethod):
             forget.answer_tokens,
             self.lr,
         )
-        report = train(
+        lm.model, report = train(
             lm.model,
             forget.lengths,
             [1.0] * len(forget),
-            summed_loss,
+            [forgetting] if retain is None else [forgetting, retaining],
             self,
             request.seed,
             self.name,
             bench.work_dir / "training",
+            bench.report_to,
         )
         facts = {
             "effective_batch": self.batch_size,
             "answer_tokens_per_epoch": forget.answer_tokens,
         }
         if self.lora is not None:
-            lm = replace(lm, model=adapted.merge_and_unload())
+            lm = replace(lm, model=lm.model.merge_and_unload())
             lm.model.requires_grad_(True)
         return Unlearned(lm, report={**report, **facts})
 

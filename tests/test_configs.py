@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-from hydra import compose, initialize_config_dir
+from configs import CONF, config
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from unierase.config_types import check_types
-from unierase.run_names import register_resolvers, run_subdir
+from unierase.run_names import run_subdir
 from unierase.run_values import config_values, run_key
 
-CONF = Path(__file__).parents[1] / "conf"
-GROUPS = ("model", "data", "method", "scenario", "evaluation", "logger", "experiment")
+GROUPS = ("model", "data", "method", "scenario", "evaluation", "logger", "parallel", "experiment")
 CHOICES = [(g, p.stem) for g in GROUPS for p in sorted((CONF / g).glob("*.yaml"))]
-
-
-def config(*overrides: str) -> DictConfig:
-    register_resolvers()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", list(overrides))
 
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
@@ -34,6 +25,7 @@ def test_every_choice_composes_and_instantiates(group: str, choice: str) -> None
         assert instantiate(part) is not None
     instantiate(cfg.evaluation)
     instantiate(cfg.logger)
+    instantiate(cfg.parallel)
 
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)

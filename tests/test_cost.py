@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from configs import CONF, config
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch.utils.flop_counter import FlopCounterMode
@@ -21,11 +21,9 @@ from unierase.editing.values import ValueSettings
 from unierase.models.language_model import LanguageModel
 from unierase.request import UnlearningRequest, Workbench
 from unierase.rows import Row
-from unierase.run_names import register_resolvers
 
 REFUSALS = ("I do not know.",)
 PLAN = Path(__file__).parents[1] / "scripts" / "plan.py"
-CONF = Path(__file__).parents[1] / "conf"
 
 
 @pytest.mark.parametrize("position", ["subject_last", "prompt_last"])
@@ -117,12 +115,10 @@ def test_bad_input_is_one_line() -> None:
 
 
 def test_methods_say_what_a_request_costs(rows: list[Row]) -> None:
-    register_resolvers()
     request = UnlearningRequest(tuple(rows[:4]), tuple(rows[4:]), REFUSALS, 1, 0)
     said = {}
     for name in ("unierase", "ga_gd", "none"):
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            cfg = compose("config", [f"method={name}"])
+        cfg = config(f"method={name}")
         model = instantiate(cfg.model.source).skeleton()
         said[name] = instantiate(cfg.method).cost(model, request)
     assert said["unierase"].startswith("edit of layers 1, 2: about 0.")

@@ -27,6 +27,7 @@ from baselines.token_objectives import (
 )
 from baselines.training import LossUnlearning, _without_adapter
 from unierase.errors import UserError
+from unierase.experiment.tracking import WandbTracker, _WandbRun
 from unierase.models import training
 from unierase.models.finetune import FinetuneRecipe, finetune
 from unierase.models.language_model import LanguageModel
@@ -288,3 +289,18 @@ def test_without_its_adapter_the_model_is_what_it_was(lm: LanguageModel, rows: l
                 parameter.fill_(0.1)
         assert not torch.allclose(answer_logits(adapted, prompts, answers)[0], before)
         assert torch.equal(_without_adapter(adapted, prompts, answers), before)
+
+
+def test_steps_reach_weights_and_biases_through_the_trainer(
+    lm: LanguageModel, rows: list[Row], bench: Workbench, tmp_path: Path
+) -> None:
+    request = UnlearningRequest(tuple(rows[:2]), tuple(rows[2:]), REFUSALS, 1, 0)
+    tracked = WandbTracker("test", "offline").start({"seed": 0}, tmp_path, "name", "group")
+    assert isinstance(tracked, _WandbRun)
+    noted = replace(bench, report_to=tracked.report_to)
+    report = method(GradientAscent(), None).unlearn(lm, request, {}, noted).report
+    assert tracked.run.summary["train/loss"] == pytest.approx(report["final_loss"], rel=1e-3)
+    assert tracked.run.summary["train/global_step"] == report["steps"]
+    tracked.log({"sets": {"forget": {"rouge": 0.5}}}, 1)
+    assert tracked.run.summary["sets/forget/rouge"] == 0.5
+    tracked.finish("finished")

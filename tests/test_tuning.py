@@ -8,16 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
+from configs import ROOT, config
 
 from benchmarks.evaluation import QuestionAnswerEvaluation
 from unierase.app import RunFailed, check_tuned
 from unierase.errors import UserError
 from unierase.experiment.record import RunRecord, read_record
 from unierase.rows import Row
-from unierase.run_names import register_resolvers
 
-ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts" / "tuned.py"
 
 
@@ -110,11 +108,9 @@ TUNED = sorted((ROOT / "conf" / "tuned").glob("*/*.yaml"))
 
 
 def test_every_tuned_config_composes() -> None:
-    register_resolvers()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        for path in TUNED:
-            cfg = compose("config", [f"+tuned={path.parent.name}/{path.stem}"])
-            assert cfg.method.name == f"{path.stem}-tuned"
+    for path in TUNED:
+        cfg = config(f"+tuned={path.parent.name}/{path.stem}")
+        assert cfg.method.name == f"{path.stem}-tuned"
 
 
 def test_tuned_settings_of_another_method_are_an_error() -> None:
@@ -126,9 +122,7 @@ def test_tuned_settings_of_another_method_are_an_error() -> None:
 
 @pytest.mark.parametrize("preset", ["published", "unierase_paper"])
 def test_training_presets(preset: str) -> None:
-    register_resolvers()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose("config", ["method=ga_gd", f"+training={preset}"])
+    cfg = config("method=ga_gd", f"+training={preset}")
     batch = {"published": 32, "unierase_paper": 128}[preset]
     assert (cfg.method.lr, cfg.method.epochs, cfg.method.batch_size) == (1e-5, 5, batch)
 

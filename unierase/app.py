@@ -39,31 +39,20 @@ def config_root() -> Path:
     return checkout if (checkout / "config.yaml").is_file() else package / "conf"
 
 
-def _quiet_libraries() -> None:
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    if not sys.stderr.isatty():  # a log file wants few lines of progress
-        os.environ.setdefault("TQDM_MININTERVAL", "30")
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-
-
 def execute(cfg: DictConfig, folder: Path) -> float | None:
     """Run ``cfg`` in ``folder``, write its record whatever happens, and return its Balance.
 
     Returns None where there is no Balance. Raises ``RunFailed`` after the record is written.
     """
-    _quiet_libraries()
     from unierase.experiment.checkpoint import RunFolder
     from unierase.experiment.record import Clock, RunRecord, git_commit, installed_versions, now
     from unierase.experiment.report import print_result
     from unierase.experiment.run import run_experiment
     from unierase.memory import keep_freed_memory
+    from unierase.quiet import quiet_libraries
     from unierase.run_values import run_key
 
+    quiet_libraries()
     keep_freed_memory()
     key = run_key(cfg)
     files = RunFolder(folder)

@@ -49,11 +49,13 @@ class Workbench:
     work_dir: scratch folder of this one request; survives a kill, so checkpoints go here.
     cache_dir: folder shared by all runs; entries are keyed by everything that decides them.
     targets: makes a retrained model.
+    report_to: what transformers' Trainer reports its steps to, besides the record ("wandb").
     """
 
     work_dir: Path
     cache_dir: Path
     targets: RetrainsModels
+    report_to: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -154,7 +154,7 @@ class FineTuned(Schedule, PromptClassifier):
             model,
             lengths,
             counts,
-            summed_loss,
+            [summed_loss],
             self,
             seed,
             "prompt classifier",

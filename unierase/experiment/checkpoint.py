@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 STATE = "state.safetensors"
 
 
-def _write_state(path: Path, state: State) -> None:
+def write_state(path: Path, state: State) -> None:
+    """Write what a method hands on as safetensors."""
     from safetensors.torch import save_file
 
     save_file({name: tensor.contiguous() for name, tensor in state.items()}, str(path))
@@ -59,7 +60,7 @@ class RunFolder:
 
         def build(path: Path) -> None:
             lm.save(path / "model")
-            _write_state(path / STATE, state)
+            write_state(path / STATE, state)
 
         replace_folder(self._carried(number), build)
 
@@ -97,7 +98,7 @@ class RunFolder:
 
         def build(path: Path) -> None:
             lm.save(path)
-            _write_state(path / STATE, state)
+            write_state(path / STATE, state)
 
         replace_folder(self.model, build)
 

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from unierase.config_types import check_types
 from unierase.errors import UserError, invalid_choice
 from unierase.experiment.changes import changed_share, parameter_count
 from unierase.experiment.checkpoint import RunFolder
+from unierase.experiment.parallel import Parallel
 from unierase.experiment.record import Clock, RunRecord, change, mean_metrics, peak_memory
 from unierase.experiment.report import print_plan
 from unierase.experiment.scenarios import Scenario, Step, hold_out, with_holdout
@@ -60,7 +61,7 @@ class Experiment:
         self.data: BenchmarkData = instantiate(cfg.data).load()
         self.source: ModelSource = instantiate(cfg.model.source)
         self.scenario: Scenario = instantiate(cfg.scenario)
-        self.method: UnlearningMethod = instantiate(cfg.method)
+        self.method = self._method()
         skeleton = self.source.skeleton()
         self.method.check(skeleton)
         self.evaluation: Evaluation = instantiate(cfg.evaluation)
@@ -80,6 +81,15 @@ class Experiment:
         self.before = CachedScores(
             self.targets.target, self.targets.key(self.data.full), self.evaluation, self.cache_dir
         )
+
+    def _method(self) -> UnlearningMethod:
+        method: UnlearningMethod = instantiate(self.cfg.method)
+        parallel: Parallel = instantiate(self.cfg.parallel)
+        config = {
+            name: OmegaConf.to_container(self.cfg[name], resolve=True)
+            for name in ("method", "model", "paths")
+        }
+        return parallel.over(method, config, self.source)
 
     def compares_with_retrained(self) -> bool:
         """Whether forget quality is computed: asked for, or by default in batch."""
@@ -141,7 +151,7 @@ class Experiment:
                         record.rounds.clear()
                         return self.run(record, clock, tracked)
                     lm, state = carried
-                done, lm, state = self._step(number, step, lm, state, clock)
+                done, lm, state = self._step(number, step, lm, state, clock, tracked.report_to)
             record.rounds.append(done)
             record.changed_share = done["changed_share"]
             tracked.log(done["metrics"], number)
@@ -183,11 +193,17 @@ class Experiment:
         return tuple(row for row in self.data.full if row.id in kept)
 
     def _step(
-        self, number: int, step: Step, lm: LanguageModel, state: State, clock: Clock
+        self,
+        number: int,
+        step: Step,
+        lm: LanguageModel,
+        state: State,
+        clock: Clock,
+        report_to: tuple[str, ...],
     ) -> tuple[dict[str, Any], LanguageModel, State]:
         request = step.request
         seed_everything(request.seed * 1000 + number)
-        bench = Workbench(self.files.work(number), self.cache_dir, self.targets)
+        bench = Workbench(self.files.work(number), self.cache_dir, self.targets, report_to)
         own = Clock()
         with clock("unlearning"), own("unlearning"):
             unlearned = self.method.unlearn(lm, request, state, bench)

@@ -14,10 +14,15 @@ log = logging.getLogger(__name__)
 
 
 class TrackedRun(Protocol):
-    """One run being tracked."""
+    """One run being tracked.
+
+    report_to: what transformers' Trainer reports training steps to.
+    """
+
+    report_to: tuple[str, ...]
 
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
-        """Record the metrics of a step."""
+        """Record the metrics of a step of the scenario."""
 
     def finish(self, status: str) -> None:
         """Close the run: "finished", "failed" or "interrupted"."""
@@ -31,6 +36,8 @@ class Tracker(Protocol):
 
 
 class _NoRun:
+    report_to: tuple[str, ...] = ()
+
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
         pass
 
@@ -89,11 +96,15 @@ class WandbTracker:
 
 
 class _WandbRun:
+    report_to: tuple[str, ...] = ("wandb",)
+
     def __init__(self, run: Any) -> None:
         self.run = run
+        run.define_metric("round")  # the Trainer counts its own steps
+        run.define_metric("*", step_metric="round")
 
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
-        self.run.log(dict(flat_numbers(metrics)), step=step)
+        self.run.log({"round": step, **dict(flat_numbers(metrics))})
 
     def finish(self, status: str) -> None:
         self.run.summary["status"] = status

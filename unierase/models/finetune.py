@@ -72,6 +72,7 @@ def finetune(
 
     lengths = [len(prompt) + len(answer) for prompt, answer in pairs]
     weights = [float(len(answer)) for _, answer in pairs]
-    return train(
-        lm.model, lengths, weights, summed_loss, recipe, recipe.seed, description, work_dir
+    lm.model, report = train(
+        lm.model, lengths, weights, [summed_loss], recipe, recipe.seed, description, work_dir
     )
+    return report

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import tempfile
 from collections.abc import Callable, Sequence
@@ -85,43 +86,52 @@ def train(
     model: PreTrainedModel,
     lengths: Sequence[int],
     weights: Sequence[float],
-    summed_loss: Callable[[list[int], int], torch.Tensor],
+    terms: Sequence[Callable[[list[int], int], torch.Tensor]],
     schedule: Schedule,
     seed: int,
     description: str,
     work_dir: Path | None = None,
-) -> dict[str, float]:
+    report_to: Sequence[str] = (),
+) -> tuple[PreTrainedModel, dict[str, float]]:
     """Minimise the weighted mean of the examples' losses, step by step.
 
     lengths: tokens of every example. weights: what every example counts in its step's mean (its
     number of answer tokens for a mean over tokens, 1 for a mean over examples).
-    summed_loss: the sum of the losses of some examples, given by index, in an epoch.
+    terms: the loss is their sum; each gives its own over some examples, by index, in an epoch.
     work_dir: where checkpoints go; a training that was killed goes on from the last one there, to
-    the same result. Returns steps and the mean loss of the last epoch. The model ends in
-    evaluation mode.
+    the same result. report_to: where transformers' Trainer reports its steps.
+    Returns the model in evaluation mode (``model`` itself, unless processes share its weights),
+    steps and the mean loss of the last epoch.
     """
     from transformers import TrainingArguments
 
     from unierase.models.trainer import (
+        STEP_LOSS,
         Items,
         RowTrainer,
         SaveBySeconds,
         StepLosses,
         last_checkpoint,
+        structure_of,
     )
 
     batches = [
         epoch_batches(lengths, schedule.batch_size, seed, epoch) for epoch in range(schedule.epochs)
     ]
-    micro = schedule.micro_batch_size or schedule.batch_size
-    if schedule.batch_size % micro:
-        raise UserError(f"micro_batch_size={micro}: must divide batch_size={schedule.batch_size}")
+    devices = int(os.environ.get("WORLD_SIZE", "1"))
+    share, rest = divmod(schedule.batch_size, devices)
+    micro = schedule.micro_batch_size or share
+    if rest or share % micro:
+        among = "" if devices == 1 else f" dealt out to {devices} processes"
+        raise UserError(
+            f"micro_batch_size={micro}: must divide batch_size={schedule.batch_size}{among}"
+        )
     total = schedule.steps(len(lengths))
     with tempfile.TemporaryDirectory() as unused:
         arguments = TrainingArguments(
             output_dir=str(work_dir or unused),
             per_device_train_batch_size=micro,
-            gradient_accumulation_steps=schedule.batch_size // micro,
+            gradient_accumulation_steps=share // micro,
             num_train_epochs=1,  # ``Items`` holds them all
             learning_rate=schedule.lr,
             weight_decay=schedule.weight_decay,
@@ -129,19 +139,23 @@ def train(
             bf16=schedule.bf16,
             seed=seed,
             use_cpu=model.device.type == "cpu",
+            ddp_find_unused_parameters=False,
             save_strategy="no",
             save_total_limit=1,
-            logging_strategy="no",
-            report_to=[],
+            logging_strategy="steps" if report_to else "no",
+            logging_steps=1,
+            report_to=list(report_to),
             disable_tqdm=True,
             remove_unused_columns=False,
             dataloader_pin_memory=False,
         )
+        # Of several GPUs that one process sees it takes one: sharing is what ``parallel`` is for.
+        arguments._n_gpu = min(1, arguments.n_gpu)
         trainer = RowTrainer(
             model,
+            terms,
             arguments,
             Items(batches, schedule.batch_size),
-            summed_loss,
             weights,
             lambda step: schedule.rate(step, total),
             StepLosses(description),
@@ -151,13 +165,16 @@ def train(
         if schedule.gradient_checkpointing:
             # By hand: the Trainer's own switch changes its name between versions.
             model.gradient_checkpointing_enable({"use_reentrant": False})
+        structure = structure_of(model) if trainer.shares_weights else None
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        if structure is not None:
+            model = trainer.gathered(structure)
     if schedule.gradient_checkpointing:
         model.gradient_checkpointing_disable()
     model.eval()
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    losses = [entry[STEP_LOSS] for entry in trainer.state.log_history if STEP_LOSS in entry]
     last = losses[-len(batches[-1]) :]
-    return {"steps": float(len(losses)), "final_loss": sum(last) / len(last)}
+    return model, {"steps": float(len(losses)), "final_loss": sum(last) / len(last)}
 
 
 def answer_mask(answers: Sequence[Sequence[int]], device: torch.device) -> torch.Tensor:
