@@ -115,7 +115,12 @@ class RMU(Schedule, UnlearningMethod):
                 bench.work_dir / "training",
                 bench.report_to,
             )
-        return Unlearned(lm, report={**report, "steered_layer": layer})
+        facts = {
+            "effective_batch": self.batch_size,
+            "trained_parameters": sum(p.numel() for p in self._projections(lm.model)),
+            "steered_layer": layer,
+        }
+        return Unlearned(lm, report={**report, **facts})
 
 
 @contextmanager

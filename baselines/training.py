@@ -48,17 +48,24 @@ class LossUnlearning(Schedule, UnlearningMethod):
     lora: LoRA | None = None
 
     def cost(self, model: PreTrainedModel, request: UnlearningRequest) -> str:
-        parameters = sum(p.numel() for p in model.parameters())
-        bytes_each = next(model.parameters()).element_size()
-        trained = self.lora.parameters(model) if self.lora else parameters
-        copies = 2 if self._needs_copy else 1
-        # Gradients and Adam's two moments of what is trained; activations come on top.
-        memory = (copies * parameters + 3 * trained) * bytes_each
         return (
             f"{self.steps(len(request.forget))} steps of {self.batch_size} forget rows "
-            f"({self.epochs} epochs), {trained / 1e6:,.1f} M trained parameters, "
-            f"{memory / 1e9:.1f} GB and activations"
+            f"({self.epochs} epochs), {self._trained(model) / 1e6:,.1f} M trained parameters, "
+            f"{self._memory(model) / 1e9:.1f} GB and activations"
         )
+
+    def _trained(self, model: PreTrainedModel) -> int:
+        """Number of trained parameters."""
+        if self.lora is not None:
+            return self.lora.parameters(model)
+        return sum(p.numel() for p in model.parameters())
+
+    def _memory(self, model: PreTrainedModel) -> int:
+        """Bytes of weights, gradients and Adam's two moments; activations come on top."""
+        parameters = sum(p.numel() for p in model.parameters())
+        copies = 2 if self._needs_copy else 1
+        bytes_each = next(model.parameters()).element_size()
+        return (copies * parameters + 3 * self._trained(model)) * bytes_each
 
     @property
     def _parts(self) -> list[Objective]:
@@ -75,6 +82,11 @@ class LossUnlearning(Schedule, UnlearningMethod):
             raise UserError(f"method={self.name}: its regulariser needs retain rows; none are left")
         if not request.refusals and any(part.needs.refusal for part in self._parts):
             raise UserError(f"method={self.name}: it needs refusals; the data has none")
+        facts = {
+            "effective_batch": self.batch_size,
+            "trained_parameters": self._trained(lm.model),
+            "expected_bytes": self._memory(lm.model),
+        }
         before: Before = None
         if self.lora is not None:
             adapted = self.lora.wrap(lm.model, request.seed)
@@ -121,14 +133,11 @@ class LossUnlearning(Schedule, UnlearningMethod):
             bench.work_dir / "training",
             bench.report_to,
         )
-        facts = {
-            "effective_batch": self.batch_size,
-            "answer_tokens_per_epoch": forget.answer_tokens,
-        }
         if self.lora is not None:
             lm = replace(lm, model=lm.model.merge_and_unload())
             lm.model.requires_grad_(True)
-        return Unlearned(lm, report={**report, **facts})
+        tokens = {"answer_tokens_per_epoch": forget.answer_tokens}
+        return Unlearned(lm, report={**report, **facts, **tokens})
 
 
 Before = Callable[[Sequence[Sequence[int]], Sequence[Sequence[int]]], torch.Tensor] | None

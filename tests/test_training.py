@@ -164,6 +164,11 @@ def test_unlearning_raises_the_loss_of_forget_rows(
     if retain is not None:
         assert sum(after[2:]) / 3 < sum(after[:2]) / 2
     assert out.report["steps"] == 3
+    parameters = sum(p.numel() for p in out.lm.model.parameters())
+    # Weights, gradients, two moments; who compares distributions keeps a copy of the weights.
+    held = 4 + (isinstance(retain, KLToReference) or isinstance(forget, SelfDistillation))
+    assert out.report["trained_parameters"] == parameters
+    assert out.report["expected_bytes"] == held * parameters * 4
 
 
 def test_reference_distributions_are_those_before_unlearning(

@@ -59,6 +59,8 @@ def timed(model: str, kind: str, name: str, batch_size: int, steps: int) -> dict
     kind: "sft", "ours" or "plain". Runs in a process of its own. Seconds are those of further
     epochs: what is done once, before the first step, does not count.
     """
+    import unierase.models.trainer  # noqa: F401  its code is no memory of a method
+
     case = _case(model, batch_size * steps)
     run = {"sft": _finetune, "ours": _unlearn, "plain": _plain}[kind]
     reset_peak_memory()
