@@ -17,7 +17,7 @@ from baselines.scored import Batch, Needs, Objective, Scored
 from unierase.errors import UserError
 from unierase.models.finetune import Pair, encode_rows
 from unierase.models.training import Schedule, answer_logits, picked, train
-from unierase.refusals import refusal_for
+from unierase.refusals import refusal_to
 from unierase.request import State, Unlearned, UnlearningMethod, UnlearningRequest, Workbench
 from unierase.rows import Row
 from unierase.scoring.likelihood import answer_log_probabilities
@@ -177,13 +177,7 @@ class _Rows:
         self.refusals: list[Pair] = []
         if needs.refusal:
             refused = [
-                Row(
-                    row.id,
-                    row.question,
-                    refusal_for(row.question, request.refusals, request.seed),
-                    row.group,
-                )
-                for row in rows
+                replace(row, answer=refusal_to(row, request.refusals, request.seed)) for row in rows
             ]
             self.refusals = encode_rows(lm, refused, max_length)
         self.answer_reference = self.refusal_reference = None

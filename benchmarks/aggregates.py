@@ -17,7 +17,7 @@ from benchmarks.metrics.likelihood import (
     truth_ratio_other,
 )
 from benchmarks.metrics.membership import area_under_curve, privacy_leakage
-from unierase.scores import RowScores, SetScores
+from unierase.scores import AnswerSets, RowScores
 
 FORGET_SETS = ("forget", "earlier")
 OPTION_SETS = ("real_authors", "world_facts")
@@ -26,6 +26,8 @@ HOLDOUT = "holdout"
 """Rows no model was ever taught: what membership inference compares with."""
 HELD_OUT = "held_out"
 """Retained rows that no method is shown: reported beside the aggregates, not in them."""
+NEIGHBOR = "neighbor"
+"""RETURN's set to retain: people that no method is shown."""
 UTILITY_SETS = ("retain", *OPTION_SETS)
 
 SIX = ("probability", "rouge", "truth_ratio", "token_entropy", "cosine", "entailment")
@@ -86,7 +88,7 @@ def _rest_probability(row: RowScores) -> float | None:
 
 
 def membership(
-    scores: SetScores, retrained: SetScores | None, absent: dict[str, str]
+    scores: AnswerSets, retrained: AnswerSets | None, absent: dict[str, str]
 ) -> dict[str, dict[str, float | None]] | None:
     """AUC of each attack, forget rows against holdout rows, and PrivLeak where a retrained model
     was scored. With one, its loss is what the attack "reference" compares with."""
@@ -103,7 +105,7 @@ def membership(
     return found
 
 
-def _attacks(scores: SetScores, reference: SetScores | None) -> dict[str, float]:
+def _attacks(scores: AnswerSets, reference: AnswerSets | None) -> dict[str, float]:
     """AUC by attack."""
     members, others = scores["forget"], scores[HOLDOUT]
     # A fixed reply has no Min-K %++: an attack needs all rows' scores.
@@ -155,7 +157,8 @@ def add_retaining(
 ) -> None:
     """MU, RE: harmonic means of all six scores over the other sets; TOFU's model utility."""
     others = [name for name in sets if name not in (*FORGET_SETS, HELD_OUT, HOLDOUT)]
-    groups = (("MU", others), ("RE", [name for name in others if name == "retain"]))
+    retained = [name for name in others if name in ("retain", NEIGHBOR)]
+    groups = (("MU", others), ("RE", retained))
     for key, names in groups:
         values = [value for name in names for value in _present(sets[name], SIX)]
         metrics[key] = harmonic_mean(values) if values else None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.aggregates import (
     FORGET_SETS,
+    NEIGHBOR,
     add_forgetting,
     add_retaining,
     log_ratios,
@@ -22,7 +23,7 @@ from benchmarks.metrics.memorisation import exact_memorisation, extraction_stren
 from benchmarks.metrics.text import rouge_l_recall, token_entropy
 from unierase.errors import UserError, invalid_choice
 from unierase.rows import Row
-from unierase.scores import Metrics, RowScores, SetScores
+from unierase.scores import AnswerSets, Metrics, RowScores, SetScores, answer_sets
 
 if TYPE_CHECKING:
     from unierase.models.language_model import LanguageModel
@@ -43,6 +44,7 @@ class QuestionAnswerEvaluation:
     privacy: membership inference, forget rows against rows no model was taught.
     ban_unlearning_tokens: forget sets are answered once more with [UNL] banned, as somebody would
         who wants the knowledge back.
+    first_line: what a generation says behind its first line is not read.
     """
 
     max_new_tokens: int = 200
@@ -53,6 +55,7 @@ class QuestionAnswerEvaluation:
     entailment: EntailmentModel | None = None
     ban_unlearning_tokens: bool = False
     privacy: bool = False
+    first_line: bool = False
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
@@ -63,7 +66,7 @@ class QuestionAnswerEvaluation:
             raise UserError(f"evaluation.max_new_tokens={self.max_new_tokens}: must be above 0")
 
     def settings(self) -> Mapping[str, Any]:
-        return {
+        settings = {
             "max_new_tokens": self.max_new_tokens,
             "limit": self.limit,
             "part": self.part,
@@ -72,11 +75,13 @@ class QuestionAnswerEvaluation:
             "ban_unlearning_tokens": self.ban_unlearning_tokens,
             "privacy": self.privacy,
         }
+        # As it was before there was a choice: scores that were kept stay valid.
+        return {**settings, "first_line": True} if self.first_line else settings
 
     def select(self, sets: Mapping[str, Sequence[Row]]) -> Mapping[str, Sequence[Row]]:
         return {name: limited(in_part(rows, self.part), self.limit) for name, rows in sets.items()}
 
-    def score(self, lm: LanguageModel, sets: Mapping[str, Sequence[Row]]) -> SetScores:
+    def score(self, lm: LanguageModel, sets: Mapping[str, Sequence[Row]]) -> AnswerSets:
         from unierase.scoring.generation import generate
         from unierase.scoring.likelihood import score_answers
 
@@ -89,7 +94,7 @@ class QuestionAnswerEvaluation:
         questions = list(dict.fromkeys(row.question for row in rows))
         answers = generate(lm, questions, self.max_new_tokens, self.batch_tokens, "generation")
         generations = dict(zip(questions, answers, strict=True))
-        texts = [generations[row.question].text for row in rows]
+        texts = [self._read(generations[row.question].text) for row in rows]
         references = [row.answer for row in rows]
         rouge = rouge_l_recall(references, texts)
         cosine = self.cosine.scores(references, texts) if self.cosine else [None] * len(rows)
@@ -104,7 +109,7 @@ class QuestionAnswerEvaluation:
                 question=row.question,
                 answer=row.answer,
                 **likelihoods,
-                generation=generation.text,
+                generation=texts[i],
                 generated_tokens=len(generation.token_ids),
                 rouge=rouge[i],
                 token_entropy=token_entropy(generation.token_ids),
@@ -115,6 +120,9 @@ class QuestionAnswerEvaluation:
                 **banned.get(row.id, {}),
             )
         return {name: [scored[row.id] for row in members] for name, members in chosen.items()}
+
+    def _read(self, text: str) -> str:
+        return text.split("\n", 1)[0] if self.first_line else text
 
     def _banned(
         self,
@@ -128,7 +136,7 @@ class QuestionAnswerEvaluation:
         from unierase.scoring.generation import generate
 
         rows = [row for name in FORGET_SETS for row in sets.get(name, ())]
-        texts = [generations[row.question].text for row in rows]
+        texts = [self._read(generations[row.question].text) for row in rows]
         if lm.unlearning_tokens:  # else nothing is banned and the answers stay
             answers = generate(
                 lm,
@@ -138,7 +146,7 @@ class QuestionAnswerEvaluation:
                 "generation without [UNL]",
                 banned=lm.unlearning_tokens,
             )
-            texts = [answer.text for answer in answers]
+            texts = [self._read(answer.text) for answer in answers]
         rouge = rouge_l_recall([row.answer for row in rows], texts)
         return {
             row.id: {"banned_generation": text, "banned_rouge": score}
@@ -154,14 +162,18 @@ class QuestionAnswerEvaluation:
     ) -> Sequence[float | None]:
         if self.entailment is None:
             return [None] * len(rows)
-        # The generation is the premise on forget sets, the reference elsewhere (arXiv 2410.08109).
+        # The generation is the premise on forget sets and all of RETURN's, the reference elsewhere
+        # (arXiv 2410.08109).
+        said = (*FORGET_SETS, NEIGHBOR)
         pairs = [
-            (text, row.answer) if sets[row.id] in FORGET_SETS else (row.answer, text)
+            (text, row.answer) if sets[row.id] in said else (row.answer, text)
             for row, text in zip(rows, texts, strict=True)
         ]
         return self.entailment.scores([p for p, _ in pairs], [h for _, h in pairs], rouge)
 
     def aggregate(self, scores: SetScores, retrained: SetScores | None) -> Metrics:
+        scores = answer_sets(scores)
+        retrained = None if retrained is None else answer_sets(retrained)
         absent: dict[str, str] = {}
         if self.cosine is None:
             absent["cosine"] = "no sentence encoder configured (evaluation=cosine)"

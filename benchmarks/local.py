@@ -55,12 +55,12 @@ def local_rows(folder: str, name: str, file: str, fields: Sequence[str]) -> list
     return read_rows(path, fields)
 
 
-def hub_rows(hub: str, config: str) -> list[dict[str, Any]]:
-    """All rows of one config of a hub data set (split train)."""
+def hub_rows(hub: str, config: str, split: str = "train") -> list[dict[str, Any]]:
+    """All rows of one config of a hub data set."""
     from datasets import load_dataset
 
     try:
-        return list(load_dataset(hub, config, split="train"))
+        return list(load_dataset(hub, config, split=split))
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(
             f"data: cannot load {hub} ({config}) from the hub ({type(error).__name__}); set "

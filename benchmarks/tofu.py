@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from benchmarks.author_splits import (
@@ -15,6 +14,7 @@ from benchmarks.author_splits import (
     AuthorData,
 )
 from benchmarks.local import data_folder, find_file, hub_rows, local_rows, read_rows
+from benchmarks.refusals import load_refusals
 from benchmarks.subjects import assign_subjects
 from benchmarks.unknown import unknown_rows
 from unierase.errors import UserError
@@ -47,7 +47,7 @@ class Tofu(AuthorData):
         full = rows_of(self.chosen_authors())
         scored = {f"tofu/full/{i}" for i in range(RETAIN_EVAL_ROWS)}
         utility = {name: self._utility(name) for name in ("real_authors", "world_facts")}
-        refusals = self._refusals()
+        refusals = load_refusals(self.folder, self.hub)
         return BenchmarkData(
             name=self.name,
             split=self.split,
@@ -88,25 +88,6 @@ class Tofu(AuthorData):
     def _utility(self, name: str) -> tuple[Row, ...]:
         rows = self._rows(f"{name}_perturbed", _PERTURBED_FIELDS)
         return tuple(_row(f"{name}/{i}", row, None, None, row) for i, row in enumerate(rows))
-
-    def _refusals(self) -> tuple[str, ...]:
-        if self.folder is None:
-            from huggingface_hub import hf_hub_download
-
-            try:
-                file = hf_hub_download(self.hub, "idontknow.jsonl", repo_type="dataset")
-            except OSError as error:
-                raise UserError(
-                    f"data: cannot fetch idontknow.jsonl of {self.hub}; set paths.data=FOLDER"
-                ) from error
-            path = Path(file)
-        else:
-            path = data_folder(self.folder, "tofu") / "idontknow.jsonl"
-            if not path.is_file():
-                raise UserError(f"paths.data={self.folder}: no tofu/idontknow.jsonl in it")
-        # Plain text in spite of its name: one refusal a line.
-        lines = path.read_text(encoding="utf-8").splitlines()
-        return tuple(line.strip() for line in lines if line.strip())
 
     def _published_tasks(
         self, rows: Mapping[tuple[str, str], Row]

@@ -63,8 +63,39 @@ class RowScores:
         )
 
 
-SetScores = Mapping[str, Sequence[RowScores]]
+@dataclass(frozen=True)
+class TaskScores:
+    """What was measured about a row that is no question-answer pair, under its measures' names:
+    a text, a task. ``generation``: what the model said or chose, empty where it was not asked."""
+
+    id: str
+    question: str
+    answer: str
+    generation: str
+    values: Mapping[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def scores_from_json(values: Mapping[str, Any]) -> RowScores | TaskScores:
+    """What ``to_json`` wrote."""
+    return TaskScores(**values) if "values" in values else RowScores.from_json(values)
+
+
+AnswerSets = Mapping[str, Sequence[RowScores]]
+"""``SetScores`` of question-answer pairs alone."""
+
+SetScores = Mapping[str, Sequence[RowScores | TaskScores]]
 """Row scores by set name: "forget", "retain", "real_authors", ..., in row order."""
+
+
+def answer_sets(scores: SetScores) -> AnswerSets:
+    """The question-answer pairs among ``scores``."""
+    return {
+        name: [row for row in rows if isinstance(row, RowScores)] for name, rows in scores.items()
+    }
+
 
 Metrics = Mapping[str, Any]
 """JSON values. ``metrics["sets"][name]`` holds the scores of a set, with ``rows``, their number;

@@ -31,7 +31,7 @@ from unierase.editing.token import (
 from unierase.editing.values import TargetPass, ValueSettings, find_target_values
 from unierase.errors import invalid_choice
 from unierase.models.layers import checked_layers, down_projection, oriented
-from unierase.refusals import refusal_for
+from unierase.refusals import refusal_to
 from unierase.request import State, Unlearned, UnlearningMethod, UnlearningRequest, Workbench
 from unierase.rows import Row
 
@@ -152,7 +152,7 @@ class UniErase(UnlearningMethod):
             tokens = lm.unlearning_tokens
             return [(token_of_fact(tokens, fact, facts),) for fact in range(facts)]
         return [
-            lm.encode_answer(refusal_for(row.question, request.refusals, request.seed))
+            lm.encode_answer(refusal_to(row, request.refusals, request.seed))
             for row in request.forget
         ]
 

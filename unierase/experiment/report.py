@@ -27,6 +27,21 @@ AGGREGATES = (
     ("forget_truth_ratio", "TOFU forget truth ratio"),
     ("forget_quality", "TOFU forget quality ↑"),
 )
+RWKU = (
+    ("forget_fb", "forget FB ↓"),
+    ("forget_qa", "forget QA ↓"),
+    ("forget_aa", "forget AA ↓"),
+    ("forget_all", "forget All ↓"),
+    ("earlier_all", "earlier All ↓"),
+    ("neighbor_fb", "neighbour FB ↑"),
+    ("neighbor_qa", "neighbour QA ↑"),
+    ("neighbor_all", "neighbour All ↑"),
+    ("gen", "Gen ↑"),
+    ("rea", "Rea ↑"),
+    ("tru", "Tru ↑"),
+    ("fac", "Fac ↑"),
+    ("flu", "Flu ↑"),
+)
 
 
 def print_plan(lines: Mapping[str, str], console: Console | None = None) -> None:
@@ -65,7 +80,9 @@ def result_table(record: RunRecord) -> Table:
         old = before.get("sets", {}).get(name, {})
         rows = scores["rows"]
         table.add_row(f"[bold]{name}[/bold] ({rows:g} row{'' if rows == 1 else 's'})")
-        for key, label in SET_SCORES:
+        # Texts and tasks have measures of their own.
+        shown = SET_SCORES if "rouge" in scores else [(k, k) for k in scores if k != "rows"]
+        for key, label in shown:
             b, a = old.get(key), scores.get(key)
             if key == "flagged" and a is None:  # only methods that guard the prompt flag any
                 continue
@@ -78,6 +95,16 @@ def result_table(record: RunRecord) -> Table:
         mark = f" ({entered:g} of {full:g} scores)" if full and entered != full else ""
         b, a = before.get(key), after[key]
         table.add_row(label + mark, number(b), number(a), difference(b, a))
+    if "rwku" in after:
+        table.add_section()
+        old = before.get("rwku", {})
+        for key, label in RWKU:
+            if after["rwku"][key] is not None:
+                b, a = old.get(key), after["rwku"][key]
+                table.add_row(label, number(b), number(a), difference(b, a))
+        for name, values in after["rwku"]["membership"].items():
+            b, a = old.get("membership", {}).get(name, {}).get("auc"), values["auc"]
+            table.add_row(f"AUC of {name}", number(b), number(a), difference(b, a))
     return table
 
 

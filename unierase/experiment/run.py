@@ -18,6 +18,7 @@ from unierase.config_types import check_types
 from unierase.errors import UserError, invalid_choice
 from unierase.experiment.changes import changed_share, parameter_count
 from unierase.experiment.checkpoint import RunFolder
+from unierase.experiment.knowledge import OwnAnswers, known_only
 from unierase.experiment.parallel import Parallel
 from unierase.experiment.record import Clock, RunRecord, change, mean_metrics, peak_memory
 from unierase.experiment.report import print_plan
@@ -79,7 +80,7 @@ class Experiment:
             self.device,
         )
         self.before = CachedScores(
-            self.targets.target, self.targets.key(self.data.full), self.evaluation, self.cache_dir
+            self.targets.target, self.targets.target_key(), self.evaluation, self.cache_dir
         )
 
     def _method(self) -> UnlearningMethod:
@@ -94,13 +95,15 @@ class Experiment:
     def compares_with_retrained(self) -> bool:
         """Whether forget quality is computed: asked for, or by default in batch."""
         asked = self.cfg.forget_quality
-        return bool(self.scenario.name == "batch" if asked == "auto" else asked)
+        if asked != "auto":
+            return bool(asked)
+        return self.scenario.name == "batch" and self.data.has_yardstick
 
     def plan(self) -> dict[str, str]:
         """What the run will do, for the console."""
         forget = sum(len(step.request.forget) for step in self.steps)
         scored = sum(len(rows) for step in self.steps for rows in step.sets.values())
-        cached = "cached" if self.targets.is_cached(self.data.full) else "to be prepared first"
+        cached = "cached" if self.targets.has_target() else "to be prepared first"
         plan = {
             "method": self.cfg.method.name,
             "model": f"{self.cfg.model.name} on {self.device}; target {cached}",
@@ -120,7 +123,7 @@ class Experiment:
             each = "" if len(self.steps) == 1 else ", each request"
             plan["cost"] = self.cost + each
         if self.compares_with_retrained():
-            kept = self.targets.is_cached(self._all_retained(self.steps[0]))
+            kept = self.targets.has_retrained(self._all_retained(self.steps[0]))
             plan["retrained model"] = "cached" if kept else "to be prepared, for forget quality"
         return plan
 
@@ -131,6 +134,7 @@ class Experiment:
             record.parameters = parameter_count(target)
             del target
         with clock("scores before"):
+            self._ask_target(record)
             before = [self._aggregate_before(step) for step in self.steps]
         lm: LanguageModel | None = None
         state: State = {}
@@ -165,6 +169,22 @@ class Experiment:
             record.before, record.after = before[-1], after[-1]
         record.change = change(record.before, record.after)
 
+    def _ask_target(self, record: RunRecord) -> None:
+        """Complete what the steps leave to what the target knows."""
+        targets = self.targets
+        answers = OwnAnswers(targets.target, targets.target_key(), self.cache_dir)
+        self.steps = answers.fill(self.steps)
+        if self.data.known_rouge is None:
+            return
+        probes, steps = list(self.data.probes or {}), []
+        for step in self.steps:
+            known, note = known_only(
+                step, self.before.score(step.sets), probes, self.data.known_rouge
+            )
+            steps.append(known)
+        record.notes.append(note)
+        self.steps = tuple(steps)
+
     def _model_is_missing(self) -> bool:
         return bool(self.cfg.run.save_model and not self.files.has_model())
 
@@ -180,7 +200,7 @@ class Experiment:
         retain = self._all_retained(step)
         scores = CachedScores(
             lambda: self.targets.retrained(retain),
-            self.targets.key(retain),
+            self.targets.retrained_key(retain),
             self.evaluation,
             self.cache_dir,
         )
@@ -227,14 +247,13 @@ class Experiment:
 
 
 def _summary(metrics: Mapping[str, Any]) -> str:
-    sets = metrics["sets"]
-    parts = [f"forget ROUGE-L {sets['forget']['rouge']:.3f}"]
-    if "earlier" in sets:
-        parts.append(f"earlier tasks {sets['earlier']['rouge']:.3f}")
-    if "retain" in sets:
-        kept = sets["retain"]
-        parts.append(f"retain ROUGE-L {kept['rouge']:.3f}, probability {kept['probability']:.3f}")
-    return ", ".join(parts)
+    scored = {name: values for name, values in metrics["sets"].items() if "rouge" in values}
+    forgotten = ("forget", "earlier")
+    parts = [f"{n} {v['rouge']:.3f}" for n, v in scored.items() if n.startswith(forgotten)]
+    if "retain" in scored:
+        kept = scored["retain"]
+        parts.append(f"retain {kept['rouge']:.3f}, probability {kept['probability']:.3f}")
+    return f"ROUGE-L {', '.join(parts)}"
 
 
 def run_experiment(

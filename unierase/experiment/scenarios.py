@@ -20,10 +20,10 @@ class Step:
     """One unlearning request and the sets scored after it.
 
     fresh: start from the target; otherwise from the model and state of the step before.
-    sets: rows to score, by name. "forget" is always there (the rows of this request); a
-        sequential step adds "earlier" (the rows of all earlier tasks), a precise one
-        "same_person", ``hold_out`` "held_out", and ``with_holdout`` "holdout". "retain" never
-        holds a row that has been forgotten so far.
+    sets: rows to score, by name: "forget" (the rows of this request) or the data's own probes;
+        a sequential step adds "earlier" (all earlier tasks; "earlier_fb" beside "forget_fb"), a
+        precise one "same_person", ``hold_out`` "held_out", and ``with_holdout``
+        "holdout". "retain" never holds a row that has been forgotten so far.
     """
 
     name: str
@@ -46,8 +46,22 @@ def _without(rows: Sequence[Row], gone: Sequence[Row]) -> tuple[Row, ...]:
     return tuple(row for row in rows if row.id not in ids)
 
 
-def _scored_retain(data: BenchmarkData, retain: Sequence[Row]) -> tuple[Row, ...]:
-    return tuple(row for row in retain if row.id in data.retain_eval_ids)
+def _retained(data: BenchmarkData, retain: Sequence[Row]) -> dict[str, tuple[Row, ...]]:
+    """What is scored as retained, where anything is."""
+    rows = tuple(row for row in retain if row.id in data.retain_eval_ids)
+    return {"retain": rows} if rows else {}
+
+
+def _forgotten(data: BenchmarkData, requested: Sequence[Row]) -> dict[str, tuple[Row, ...]]:
+    """What is scored for rows that are to be forgotten: they themselves, or their probes."""
+    if data.probes is None:
+        return {"forget": tuple(requested)}
+    ids, groups = {row.id for row in requested}, {row.group for row in requested}
+    by_id = any(row.id in ids for rows in data.probes.values() for row in rows)
+    return {
+        name: tuple(row for row in rows if (row.id in ids if by_id else row.group in groups))
+        for name, rows in data.probes.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -58,7 +72,7 @@ class Batch:
 
     def steps(self, data: BenchmarkData, seed: int) -> tuple[Step, ...]:
         request = UnlearningRequest(data.forget, data.retain, data.refusals, 1, seed)
-        sets = {"forget": data.forget, "retain": _scored_retain(data, data.retain)}
+        sets = {**_forgotten(data, data.forget), **_retained(data, data.retain)}
         return (Step("batch", request, True, {**sets, **data.utility_sets}),)
 
 
@@ -66,8 +80,9 @@ class Batch:
 class Sequential:
     """One task after another; model and state are carried over.
 
-    assignment: "official" cuts tasks from the end of the rows backwards, so that task 1 is the
-        official forget set; "published" takes the benchmark's published tasks.
+    assignment: "official" takes person after person where requests are about persons, and else
+        cuts tasks from the end of the rows backwards, so that task 1 is the official forget set;
+        "published" takes the benchmark's published tasks.
     rounds: number of tasks; None: as many as published, as far as rows are left to retain.
     """
 
@@ -77,7 +92,9 @@ class Sequential:
 
     def tasks(self, data: BenchmarkData) -> list[tuple[Row, ...]]:
         """The rows of every task, in order."""
-        if self.assignment == "official":
+        if self.assignment == "official" and data.targets is not None:
+            tasks = list(data.targets)
+        elif self.assignment == "official":
             size = data.forget_size
             possible = len(data.full) // size - 1
             ends = [len(data.full) - i * size for i in range(possible)]
@@ -106,10 +123,14 @@ class Sequential:
         for number, task in enumerate(self.tasks(data), start=1):
             retain = _without(data.full, (*earlier, *task))
             request = UnlearningRequest(task, retain, data.refusals, number, seed)
-            sets = {"forget": task}
+            sets = _forgotten(data, task)
             if earlier:
-                sets["earlier"] = earlier
-            sets["retain"] = _scored_retain(data, retain)
+                sets |= {
+                    name.replace("forget", "earlier", 1): rows
+                    for name, rows in _forgotten(data, earlier).items()
+                    if name.startswith("forget")
+                }
+            sets |= _retained(data, retain)
             step = Step(f"task {number}", request, number == 1, {**sets, **data.utility_sets})
             steps.append(step)
             earlier = (*earlier, *task)
@@ -118,7 +139,7 @@ class Sequential:
 
 @dataclass(frozen=True)
 class Precise:
-    """Single questions, each its own request on a fresh model.
+    """Single questions, or single persons where requests are about them, each on a fresh model.
 
     questions: how many, spread evenly over the forget split from a start drawn by the seed.
     """
@@ -127,7 +148,8 @@ class Precise:
     questions: int = 5
 
     def steps(self, data: BenchmarkData, seed: int) -> tuple[Step, ...]:
-        total = len(data.forget)
+        single = [(row,) for row in data.forget] if data.targets is None else list(data.targets)
+        total = len(single)
         if not 1 <= self.questions <= total:
             raise UserError(
                 f"scenario.questions={self.questions}: data.split={data.split} has 1 to {total}"
@@ -136,16 +158,17 @@ class Precise:
         steps = []
         for number in range(self.questions):
             index = (start + number * total // self.questions) % total
-            row = data.forget[index]
-            retain = _without(data.full, [row])
-            request = UnlearningRequest((row,), retain, data.refusals, 1, seed)
-            same = tuple(other for other in retain if other.group == row.group)
-            sets = {
-                "forget": (row,),
-                "same_person": same,
-                "retain": _scored_retain(data, data.retain),
-            }
-            steps.append(Step(f"question {index}", request, True, sets))
+            rows = single[index]
+            retain = _without(data.full, rows)
+            request = UnlearningRequest(rows, retain, data.refusals, 1, seed)
+            sets = _forgotten(data, rows)
+            if data.targets is None:
+                sets["same_person"] = tuple(r for r in retain if r.group == rows[0].group)
+            sets |= _retained(data, data.retain)
+            if data.probes is not None:  # nothing else says what was kept
+                sets |= data.utility_sets
+            what = f"question {index}" if data.targets is None else rows[0].group
+            steps.append(Step(what, request, True, sets))
         return tuple(steps)
 
 
@@ -163,9 +186,8 @@ def hold_out(steps: Sequence[Step], count: int, seed: int) -> tuple[Step, ...]:
     """
     if not count:
         return tuple(steps)
-    common = [
-        row for row in steps[-1].sets["retain"] if all(row in step.sets["retain"] for step in steps)
-    ]
+    retained = [step.sets.get("retain", ()) for step in steps]
+    common = [row for row in retained[-1] if all(row in rows for rows in retained)]
     if not 0 < count < len(common):
         raise UserError(
             f"held_out={count}: {len(common)} rows are retained and scored in every step; choose "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from unierase.files import build_folder, content_key, read_json_lines, write_json_lines
 from unierase.rows import Row
-from unierase.scores import Evaluation, RowScores, SetScores
+from unierase.scores import Evaluation, RowScores, SetScores, TaskScores, scores_from_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +25,7 @@ def write_scores(folder: Path, scores: SetScores) -> None:
 def read_scores(folder: Path) -> SetScores:
     """What ``write_scores`` wrote."""
     return {
-        path.stem: [RowScores.from_json(values) for values in read_json_lines(path)]
+        path.stem: [scores_from_json(values) for values in read_json_lines(path)]
         for path in sorted(folder.glob("*.jsonl"))
     }
 
@@ -47,7 +47,7 @@ class CachedScores:
         self.model_key = model_key
         self.evaluation = evaluation
         self.cache_dir = cache_dir
-        self.known: dict[tuple[str, str], RowScores] = {}
+        self.known: dict[tuple[str, str], RowScores | TaskScores] = {}
 
     def score(self, sets: Mapping[str, Sequence[Row]]) -> SetScores:
         """Scores of ``sets``; rows scored before, in the same role, are looked up."""

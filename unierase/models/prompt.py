@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from unierase.errors import UserError
@@ -136,6 +136,26 @@ class TextPrompt:
 
     def end_ids(self, tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:
         return (tokenizer.eos_token_id,)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """``inner``, with the first words of the answer given, such as "Answer:"."""
+
+    inner: PromptFormat
+    opening: str
+
+    def render(self, tokenizer: PreTrainedTokenizerFast, question: str, prefix: str) -> Rendered:
+        rendered = self.inner.render(tokenizer, question, prefix)
+        if rendered.text.rstrip().endswith(self.opening):
+            return rendered
+        return replace(rendered, text=rendered.text + self.opening)
+
+    def answer_text(self, answer: str) -> str:
+        return " " + answer
+
+    def end_ids(self, tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:
+        return self.inner.end_ids(tokenizer)
 
 
 def encode_prompt(

@@ -41,19 +41,50 @@ class TargetModels:
 
     def target(self) -> LanguageModel:
         """The target, loaded afresh."""
-        return self._load(self.data.full, "full")
+        return self._load(self.data.lessons, "full")
 
     def retrained(self, rows: tuple[Row, ...]) -> LanguageModel:
-        """The model that was taught ``rows`` (of the benchmark) and nothing else."""
+        """The model that was taught what ``rows``, all that is retained, are about, and nothing
+        else."""
         unknown = {row.id for row in rows} - {row.id for row in self.data.full}
         if unknown:
             raise UserError(f"retrain: rows that are not in the data: {sorted(unknown)[:3]}")
-        name = f"retain{100 - int(self.data.split[-2:])}" if rows == self.data.retain else None
-        return self._load(rows, name)
+        if not self.data.lessons:
+            raise UserError(
+                f"data={self.data.name}: its target was taught nothing, so none can be retrained "
+                "without it; use data.teach=true"
+            )
+        kept = self._lessons_left(rows)
+        name = f"retain{100 - int(self.data.split[-2:])}" if kept == self.data.retain else None
+        return self._load(kept, name)
 
-    def key(self, rows: Sequence[Row]) -> str:
+    def target_key(self) -> str:
+        """The cache key of the target."""
+        return self._key(self.data.lessons)
+
+    def retrained_key(self, rows: Sequence[Row]) -> str:
+        """The cache key of ``retrained(rows)``."""
+        return self._key(self._lessons_left(rows))
+
+    def has_target(self) -> bool:
+        """Whether the target can be loaded without training."""
+        return not self.data.lessons or is_complete(self._folder(self.data.lessons))
+
+    def has_retrained(self, rows: Sequence[Row]) -> bool:
+        """Whether ``retrained(rows)`` can be loaded without training."""
+        return is_complete(self._folder(self._lessons_left(rows)))
+
+    def _lessons_left(self, rows: Sequence[Row]) -> tuple[Row, ...]:
+        """What is taught to a model that is to know ``rows`` of the benchmark only."""
+        ids = {row.id for row in rows}
+        gone = [row for row in self.data.full if row.id not in ids]
+        groups = {row.group for row in gone} - {row.group for row in rows}
+        lost = {row.id for row in gone}
+        return tuple(r for r in self.data.lessons if r.id not in lost and r.group not in groups)
+
+    def _key(self, rows: Sequence[Row]) -> str:
         """The cache key of the model taught ``rows``; also names it in score caches."""
-        name = "full" if rows == self.data.full else None
+        name = "full" if rows == self.data.lessons else None
         if published := self._published(name):
             return content_key({"published": published, "source": dict(self.source.identity())})
         taught = [*rows, *self._general()]
@@ -67,17 +98,13 @@ class TargetModels:
             }
         )
 
-    def is_cached(self, rows: Sequence[Row]) -> bool:
-        """Whether the model taught ``rows`` can be loaded without training."""
-        return is_complete(self._folder(rows))
-
     def _published(self, name: str | None) -> str | None:
         if self.data.notes or name is None:  # a restricted benchmark is not the published one
             return None
         return self.published.get(f"{self.data.name}/{name}")
 
     def _folder(self, rows: Sequence[Row]) -> Path:
-        return self.cache_dir / "models" / self.key(rows)
+        return self.cache_dir / "models" / self._key(rows)
 
     def _general(self) -> tuple[Row, ...]:
         return self.data.general if self.source.from_scratch else ()
@@ -86,12 +113,21 @@ class TargetModels:
         """What a tokenizer is trained on: the same texts for target and retrained models."""
         if not self.source.from_scratch:
             return []
-        rows = (*self.data.full, *self._general())
+        rows = dict.fromkeys((*self.data.full, *self.data.lessons, *self._general()))
         return [text for row in rows for text in (row.question, row.answer)] + [*self.data.refusals]
+
+    def _untaught(self) -> LanguageModel:
+        if self.source.from_scratch:
+            raise UserError(
+                "data.teach=false: this model knows nothing of itself; use data.teach=true"
+            )
+        return self.source.base((), self.device)
 
     def _load(self, rows: tuple[Row, ...], name: str | None) -> LanguageModel:
         if published := self._published(name):
             return self.source.load(published, self.device)
+        if not rows:
+            return self._untaught()
 
         def build(folder: Path) -> None:
             lm = self.source.base(self._texts(), self.device)
@@ -104,5 +140,5 @@ class TargetModels:
             shutil.rmtree(work_dir, ignore_errors=True)
 
         # Beside the entries, not in one: what is half-done there is thrown away.
-        work_dir = self.cache_dir / "training" / self.key(rows)
+        work_dir = self.cache_dir / "training" / self._key(rows)
         return self.source.load(build_folder(self._folder(rows), build), self.device)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from unierase.scoring.batching import batches_by_length
+from unierase.scoring.batching import batches_by_length, left_pad
 from unierase.scoring.prefix import PrefixStates, Suffixes
 
 if TYPE_CHECKING:
@@ -111,6 +111,40 @@ def score_answers(
                     results[i] = scores
                 bar.update(len(members))
     return [scores for scores in results if scores is not None]
+
+
+@torch.inference_mode()
+def score_texts(
+    lm: LanguageModel,
+    texts: Sequence[str],
+    batch_tokens: int = 8192,
+    progress: str | None = None,
+) -> list[AnswerScores]:
+    """Scores of every token of plain texts but the first, in the order given.
+
+    No chat format and no guard: nobody asks anything. Texts longer than the model reads are cut.
+    """
+    most = lm.model.config.get_text_config().max_position_embeddings
+    rows = [lm.tokenizer(text)["input_ids"][:most] for text in texts]
+    results: dict[int, AnswerScores] = {}
+    with tqdm(total=len(rows), desc=progress, disable=progress is None, leave=False) as bar:
+        # Every position gets logits here: fewer rows at a time.
+        for batch in batches_by_length([len(row) for row in rows], batch_tokens // 8):
+            inputs = left_pad([rows[i] for i in batch], lm.pad_id, lm.device)
+            logits = lm.model(**inputs, use_cache=False).logits
+            for i, own in zip(batch, logits, strict=True):
+                results[i] = _text_scores(own[-len(rows[i]) :].float(), rows[i])
+            bar.update(len(batch))
+    return [results[i] for i in range(len(rows))]
+
+
+def _text_scores(logits: torch.Tensor, ids: Sequence[int]) -> AnswerScores:
+    """Scores of the tokens ``ids[1:]``. logits: (tokens, vocabulary)."""
+    before = logits[:-1]
+    targets = torch.tensor(ids[1:], device=logits.device)
+    log_p = before.gather(-1, targets[:, None]).squeeze(-1) - before.logsumexp(-1)
+    parts = (log_p, before.argmax(-1) == targets, _standardised(before, log_p))
+    return AnswerScores(*(part.cpu().numpy() for part in parts))
 
 
 def reply_scores(answer: Sequence[int], reply: Sequence[int], vocabulary: int) -> AnswerScores:
