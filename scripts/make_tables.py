@@ -11,9 +11,11 @@ from pathlib import Path
 
 from unierase.errors import UserError
 from unierase.files import write_text
+from unierase.tables.figures import svg, trade_off, trade_off_figure
 from unierase.tables.load import load_records
+from unierase.tables.page import page
 from unierase.tables.render import comma_separated, latex, markdown
-from unierase.tables.table import result_tables
+from unierase.tables.table import comparable_runs, result_tables
 
 
 def main() -> int:
@@ -34,9 +36,19 @@ def main() -> int:
         write_text(arguments.out / f"{table.name}.tex", latex(table))
         write_text(arguments.out / f"{table.name}.csv", comma_separated(table))
         print(markdown(table))
+    figures = {
+        name: svg(trade_off_figure(group))
+        for name, group in comparable_runs(records.finished).items()
+        if trade_off(group)
+    }
+    title = "UniErase Bench: results"
+    write_text(arguments.out / "index.html", page(title, tables, figures, records.left_out))
     for line in records.left_out:
         print(f"left out: {line}", file=sys.stderr)
-    print(f"{len(tables)} table(s) in {arguments.out} (Markdown, LaTeX, CSV)")
+    everything = arguments.out / "index.html"
+    print(
+        f"{len(tables)} table(s) as Markdown, LaTeX and CSV in {arguments.out}, all in {everything}"
+    )
     return 0
 
 

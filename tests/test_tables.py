@@ -13,10 +13,11 @@ import pytest
 from unierase.errors import UserError
 from unierase.experiment.record import RunRecord, change, mean_metrics, read_record
 from unierase.experiment.report import result_table
-from unierase.tables.figures import trade_off
+from unierase.tables.figures import pareto_front, rounds_figure, trade_off
 from unierase.tables.load import load_records
+from unierase.tables.page import page
 from unierase.tables.render import comma_separated, latex, latex_escape, markdown
-from unierase.tables.table import result_tables
+from unierase.tables.table import headlines, result_tables
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "make_tables.py"
 FIGURES = SCRIPT.with_name("make_figures.py")
@@ -52,7 +53,7 @@ def record(method: str, seed: int, fe: float, rows: int = 40, **changes: Any) ->
 
 
 def test_cells_are_means_over_seeds() -> None:
-    (table,) = result_tables(
+    table, cost = result_tables(
         [record("a_b", 0, 0.5), record("a_b", 1, 0.7), record("c", 0, 0.9), record("none", 0, 1.0)]
     )
     text = markdown(table)
@@ -66,17 +67,24 @@ def test_cells_are_means_over_seeds() -> None:
     lines = comma_separated(table).splitlines()
     assert lines[0].startswith("method,FE,FE std,MU,MU std")
     assert lines[2].startswith("c,0.9,,0.8,,")
+    assert cost.name == "tofu-forget01-tiny-batch-cost"
+    assert [column.name for column in cost.columns] == ["Unlearning s"]
+    assert "a_b: seed 0, 1 only" not in table.notes and "c: seed 0 only" in table.notes
 
 
 def test_other_rows_make_another_table() -> None:
     tables = result_tables([record("a", 0, 0.5), record("b", 0, 0.5, rows=20)])
-    names = ["tofu-forget01-tiny-batch", "tofu-forget01-tiny-batch-2"]
-    assert [table.name for table in tables] == names
+    name = "tofu-forget01-tiny-batch"
+    assert [t.name for t in tables] == [name, f"{name}-cost", f"{name}-2", f"{name}-2-cost"]
+    assert f"apart from {name}: other rows were scored" in tables[2].notes
+    longer = record("a", 0, 0.5, notes=["20 of 200 authors"])
+    apart = result_tables([record("a", 0, 0.5), longer])[2]
+    assert apart.notes[-1] == f"apart from {name}: nothing left out, not 20 of 200 authors"
 
 
 def test_two_settings_of_a_method_are_two_rows() -> None:
     twice = [record("a", 0, 0.5), record("a", 0, 0.6, key="other")]
-    (table,) = result_tables(twice)
+    table = result_tables(twice)[0]
     assert list(table.rows) == ["a (a0)", "a (other)"]
 
 
@@ -104,7 +112,15 @@ def test_command(tmp_path: Path) -> None:
     command = [sys.executable, str(SCRIPT), "--runs"]
     out = str(tmp_path / "tables")
     subprocess.run([*command, str(tmp_path / "runs"), "--out", out], check=True)
-    assert {p.suffix for p in (tmp_path / "tables").iterdir()} == {".md", ".tex", ".csv"}
+    assert {p.suffix for p in (tmp_path / "tables").iterdir()} == {
+        ".md",
+        ".tex",
+        ".csv",
+        ".html",
+    }
+    page = (tmp_path / "tables" / "index.html").read_text()
+    assert "tofu-forget01-tiny-batch-cost" in page and "<svg" in page and "http-equiv" not in page
+
     run = subprocess.run([*command, str(tmp_path / "none")], capture_output=True, text=True)
     assert run.returncode == 2 and run.stderr.startswith("error: runs=")
 
@@ -144,9 +160,11 @@ def test_figures_are_drawn_by_group(tmp_path: Path) -> None:
     command = [sys.executable, str(FIGURES), "--runs", str(runs), "--out", str(tmp_path / "out")]
     subprocess.run(command, check=True, capture_output=True)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        f"{study}tofu-forget01-tiny-batch.{ending}"
+        f"{study}tofu-forget01-tiny-batch{figure}.{ending}"
         for study in ("", "ablation-")
-        for ending in ("svg", "pdf")
+        for figure in ("", "-cost")
+        for ending in ("png", "pdf")
+        if figure == ""  # without Balance there is no cost to set it against
     }
     missing = [*command[:2], "--runs", str(tmp_path / "no")]
     done = subprocess.run(missing, capture_output=True)
@@ -155,8 +173,61 @@ def test_figures_are_drawn_by_group(tmp_path: Path) -> None:
 
 def test_a_study_has_a_table_of_its_own() -> None:
     tables = result_tables([record("a", 0, 0.5), record("b", 0, 0.6, study="ablation")])
-    assert [(table.name, list(table.rows)) for table in tables] == [
+    assert [(table.name, list(table.rows)) for table in tables[::2]] == [
         ("ablation-tofu-forget01-tiny-batch", ["b"]),
         ("tofu-forget01-tiny-batch", ["a"]),
     ]
     assert tables[0].caption.startswith("ablation: tofu/forget01, batch, tiny")
+
+
+def after(record: RunRecord) -> dict[str, Any]:
+    assert record.after is not None
+    return record.after
+
+
+def test_the_papers_sentences_are_computed() -> None:
+    runs = [record("unierase", 0, 0.75), record("ga", 0, 0.9), record("npo", 0, 0.5)]
+    after(runs[1])["MU"], after(runs[2])["MU"] = 0.2, 0.9
+    assert headlines(runs) == (
+        "unierase's FE is 50.0 % above that of npo, the other method with the best MU",
+    )
+    for run, ability in zip(runs, (0.6, 0.15, 0.5), strict=True):
+        after(run)["ability"] = ability
+    assert headlines(runs)[0] == (
+        "unierase's ability is 4.00 times that of ga, the other method with the best FE"
+    )
+    assert headlines([runs[0], record("none", 0, 0.1)]) == ()
+    assert headlines(runs[1:]) == ()
+
+
+def sequence(method: str, seed: int, balances: list[float]) -> RunRecord:
+    rounds = [{"metrics": {"FE": b, "MU": 0.5, "balance": b}} for b in balances]
+    return record(method, seed, balances[-1], scenario="sequential", rounds=rounds)
+
+
+def test_a_sequence_has_a_table_by_round() -> None:
+    runs = [
+        sequence("a", 0, [0.5, 0.7]),
+        sequence("a", 1, [0.5, 0.9]),
+        sequence("b", 0, [0.6, 0.1]),
+    ]
+    rounds = result_tables(runs)[1]
+    assert rounds.name.endswith("-sequential-rounds")
+    assert [column.name for column in rounds.columns] == [
+        f"{score} {n}" for score in ("FE", "MU", "Balance") for n in (1, 2)
+    ]
+    assert [cell.mean for cell in rounds.rows["a"][4:]] == [0.5, pytest.approx(0.8)]
+    assert rounds_figure(runs) is not None and rounds_figure([record("a", 0, 0.5)]) is None
+
+
+def test_pareto_front() -> None:
+    points = [(0.1, 0.9), (0.5, 0.5), (0.4, 0.5), (0.5, 0.4), (0.9, 0.1), (0.2, 0.2)]
+    assert pareto_front(points) == [(0.1, 0.9), (0.5, 0.5), (0.9, 0.1)]
+
+
+def test_page_is_whole_and_says_what_was_left_out() -> None:
+    tables = result_tables([record("<a>", 0, 0.5), record("b", 0, 0.6)])
+    text = page("Results", tables, {tables[0].name: "<svg></svg>"}, ["x: failed (boom & more)"])
+    assert "&lt;a&gt;" in text and "<a>" not in text and "boom &amp; more" in text
+    assert text.count("<table>") == len(tables) and "<strong>0.600†</strong>" in text
+    assert "src=" not in text and 'href="http' not in text

@@ -27,7 +27,7 @@ from baselines.token_objectives import (
 )
 from baselines.training import LossUnlearning, _without_adapter
 from unierase.errors import UserError
-from unierase.experiment.tracking import WandbTracker, _WandbRun
+from unierase.experiment.tracking import Example, WandbTracker, _WandbRun
 from unierase.models import training
 from unierase.models.finetune import FinetuneRecipe, finetune
 from unierase.models.language_model import LanguageModel
@@ -300,7 +300,7 @@ def test_steps_reach_weights_and_biases_through_the_trainer(
     lm: LanguageModel, rows: list[Row], bench: Workbench, tmp_path: Path
 ) -> None:
     request = UnlearningRequest(tuple(rows[:2]), tuple(rows[2:]), REFUSALS, 1, 0)
-    tracked = WandbTracker("test", "offline").start({"seed": 0}, tmp_path, "name", "group")
+    tracked = WandbTracker("test", "offline").start({"seed": 0}, tmp_path, "name", "group", "key")
     assert isinstance(tracked, _WandbRun)
     noted = replace(bench, report_to=tracked.report_to)
     report = method(GradientAscent(), None).unlearn(lm, request, {}, noted).report
@@ -308,4 +308,7 @@ def test_steps_reach_weights_and_biases_through_the_trainer(
     assert tracked.run.summary["train/global_step"] == report["steps"]
     tracked.log({"sets": {"forget": {"rouge": 0.5}}}, 1)
     assert tracked.run.summary["sets/forget/rouge"] == 0.5
+    assert tracked.run.id == "key" and tracked.run.group == "group"
+    tracked.log_examples([Example("forget", "Where?", "Rome", "Rome", "No idea.")])
+    assert tracked.run.summary["examples"]["nrows"] == 1
     tracked.finish("finished")

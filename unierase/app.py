@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from unierase.errors import UserError
 from unierase.run_names import register_resolvers
+from unierase.sweep import JOURNAL, in_sweep, note, summary
 
 if TYPE_CHECKING:
     from unierase.experiment.record import RunRecord
@@ -39,11 +42,37 @@ def config_root() -> Path:
     return checkout if (checkout / "config.yaml").is_file() else package / "conf"
 
 
-def execute(cfg: DictConfig, folder: Path) -> float | None:
-    """Run ``cfg`` in ``folder``, write its record whatever happens, and return its Balance.
+@dataclass(frozen=True)
+class Outcome:
+    """Of a run that is finished: its Balance, where it has one, and whether it had been before."""
 
-    Returns None where there is no Balance. Raises ``RunFailed`` after the record is written.
+    balance: float | None
+    skipped: bool = False
+
+
+def execute(cfg: DictConfig, folder: Path) -> Outcome:
+    """Run ``cfg`` in ``folder`` and write its record, whatever happens.
+
+    Waits for another process that runs the same. Raises ``RunFailed`` after the record is written.
     """
+    from filelock import FileLock, Timeout
+
+    from unierase.experiment.progress import LOCK
+
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("Another process is at this experiment; waiting for it (%s)", folder)
+        lock.acquire()
+    try:
+        return _execute(cfg, folder)
+    finally:
+        lock.release()
+
+
+def _execute(cfg: DictConfig, folder: Path) -> Outcome:
     from unierase.experiment.checkpoint import RunFolder
     from unierase.experiment.record import Clock, RunRecord, git_commit, installed_versions, now
     from unierase.experiment.report import print_result
@@ -62,7 +91,7 @@ def execute(cfg: DictConfig, folder: Path) -> float | None:
     if finished is not None:
         log.info("Already finished; run.resume=false runs it again")
         print_result(finished, str(folder))
-        return (finished.after or {}).get("balance")
+        return Outcome((finished.after or {}).get("balance"), skipped=True)
     record = RunRecord(
         key=key,
         model=cfg.model.name,
@@ -81,13 +110,13 @@ def execute(cfg: DictConfig, folder: Path) -> float | None:
     clock = Clock()
     tracked: Any = None
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         record.write(folder)
         (folder / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True), encoding="utf-8")
         group = f"{record.data}-{record.split}-{record.model}-{record.scenario}"
         tracker = hydra.utils.instantiate(cfg.logger)
         config = OmegaConf.to_container(cfg, resolve=True)
-        tracked = tracker.start(config, folder, f"{record.method}-s{record.seed}-{key[:8]}", group)
+        name = f"{record.method}-s{record.seed}-{key[:8]}"
+        tracked = tracker.start(config, folder, name, group, key)
         run_experiment(cfg, folder, record, clock, tracked)
         record.status = "finished"
     except KeyboardInterrupt as error:
@@ -110,8 +139,7 @@ def execute(cfg: DictConfig, folder: Path) -> float | None:
         if tracked is not None:
             tracked.finish(record.status)
     print_result(record, str(folder))
-    balance: float | None = (record.after or {}).get("balance")
-    return balance
+    return Outcome((record.after or {}).get("balance"))
 
 
 def check_tuned(choices: Mapping[str, str]) -> None:
@@ -171,6 +199,30 @@ def one_line(error: Exception) -> str:
     return f"{text} (python run.py --cfg job shows all options)"
 
 
+def job(cfg: DictConfig) -> float | None:
+    """One run, in whatever process a launcher put it. Returns its Balance, where it has one.
+
+    A failed run of a sweep is told to its journal: the others go on. Alone, it raises RunFailed.
+    """
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    overrides = [str(item) for item in HydraConfig.get().overrides.task]
+    command = shlex.join(["python", "run.py", *overrides])
+    try:
+        check_tuned(HydraConfig.get().runtime.choices)
+        outcome = execute(cfg, folder)
+    except RunFailed as error:
+        if not in_sweep():
+            raise
+        print(f"error: {error.message}", file=sys.stderr)
+        note(folder, "failed", command, error.code)
+        return None
+    except KeyboardInterrupt:
+        note(folder, "interrupted", command, 130)
+        raise
+    note(folder, "skipped" if outcome.skipped else "finished", command)
+    return outcome.balance
+
+
 def main() -> None:
     """Run, and turn every mistake into one line and an exit code: 2 for bad input, 1 for a
     failed run, 130 for Ctrl-C. A failed run does not stop the other runs of a sweep."""
@@ -179,33 +231,32 @@ def main() -> None:
 
     # Hydra would print and exit by itself; this makes it raise.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
-    register_resolvers()
-    failures: list[RunFailed] = []
-    process = os.getpid()
-
-    @hydra.main(version_base="1.3", config_path=str(config_root()), config_name="config")
-    def job(cfg: DictConfig) -> float | None:
-        try:
-            check_tuned(HydraConfig.get().runtime.choices)
-            return execute(cfg, Path(HydraConfig.get().runtime.output_dir))
-        except RunFailed as error:
-            if os.getpid() != process:  # a launcher's worker: the cluster shall see the failure
-                raise
-            print(f"error: {error.message}", file=sys.stderr)
-            failures.append(error)
-            return None
-
+    os.environ.pop(JOURNAL, None)  # a sweep that was started from within another one
+    code = 0
     try:
-        job()
+        hydra.main(version_base="1.3", config_path=str(config_root()), config_name="config")(job)()
     except RunFailed as error:
-        failures.append(error)
+        print(f"error: {error.message}", file=sys.stderr)
+        code = error.code
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the last finished step", file=sys.stderr)
-        sys.exit(130)
+        code = 130
     # A ValueError is Hydra's own, of options that exclude each other: a run's are RunFailed.
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         cause = _user_error(error)
         print(f"error: {cause or one_line(error)}", file=sys.stderr)
-        sys.exit(2)
-    if failures:
-        sys.exit(min(failure.code for failure in failures))
+        code = 2
+    except Exception as error:  # a launcher's: a job that died, a cluster that is not there
+        if not in_sweep():
+            raise
+        log.debug("", exc_info=error)
+        print(f"error: {type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
+        code = 1
+    lines, failed = summary()
+    for line in lines:
+        print(line)
+    sys.exit(code or failed)
+
+
+# At import, for the processes of a launcher: they name their folders before they call ``job``.
+register_resolvers()

@@ -6,10 +6,11 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unierase.experiment.scoring import write_scores
+from unierase.experiment.scoring import read_scores, write_scores
+from unierase.experiment.tracking import Example
 from unierase.files import is_complete, read_json, replace_folder, write_json
 from unierase.request import State
-from unierase.scores import SetScores
+from unierase.scores import SetScores, answer_sets
 
 if TYPE_CHECKING:
     from unierase.models.language_model import LanguageModel
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 
 STATE = "state.safetensors"
+EXAMPLES = 5
+"""Questions of each set that are shown with their answers before and after."""
 
 
 def write_state(path: Path, state: State) -> None:
@@ -45,15 +48,33 @@ class RunFolder:
 
     def step(self, number: int) -> dict[str, Any] | None:
         """What was recorded of step ``number``, or None if it is not finished."""
-        path = self.folder / "steps" / f"{number:02d}"
+        path = self._step(number)
         return dict(read_json(path / "step.json")) if is_complete(path) else None
+
+    def before(self, name: str) -> Path:
+        """Where the target's scores on the sets of step ``name`` lie."""
+        return self.folder / "before" / name.replace(" ", "-")
+
+    def examples(self, name: str, number: int) -> list[Example]:
+        """The first questions of every set of step ``number``, called ``name``, with what was
+        answered before and after it."""
+        before = answer_sets(read_scores(self.before(name)))
+        after = answer_sets(read_scores(self._step(number)))
+        return [
+            Example(set_name, now.question, now.answer, then.generation, now.generation)
+            for set_name, rows in after.items()
+            for then, now in list(zip(before.get(set_name, ()), rows, strict=False))[:EXAMPLES]
+        ]
+
+    def _step(self, number: int) -> Path:
+        return self.folder / "steps" / f"{number:02d}"
 
     def write_step(self, number: int, values: dict[str, Any], scores: SetScores) -> None:
         def build(path: Path) -> None:
             write_json(path / "step.json", values)
             write_scores(path, scores)
 
-        replace_folder(self.folder / "steps" / f"{number:02d}", build)
+        replace_folder(self._step(number), build)
 
     def carry(self, number: int, lm: LanguageModel, state: State) -> None:
         """Keep model and state after step ``number``."""

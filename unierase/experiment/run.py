@@ -50,8 +50,6 @@ class Experiment:
 
     def __init__(self, cfg: DictConfig, folder: Path) -> None:
         check_types(config_values(cfg))
-        if not isinstance(cfg.seed, int):
-            raise UserError(f"seed={cfg.seed}: give a whole number")
         if not isinstance(cfg.held_out, int):
             raise UserError(f"held_out={cfg.held_out}: give a whole number")
         if cfg.forget_quality not in ("auto", True, False):
@@ -162,6 +160,7 @@ class Experiment:
             log.info("%s: %s", step.name, _summary(done["metrics"]))
         if lm is not None and self._model_is_missing():
             self.files.keep_model(lm, state)
+        tracked.log_examples(self.files.examples(self.steps[-1].name, len(self.steps)))
         after = [done["metrics"] for done in record.rounds]
         if self.scenario.name == "precise":
             record.before, record.after = mean_metrics(before), mean_metrics(after)
@@ -190,7 +189,7 @@ class Experiment:
 
     def _aggregate_before(self, step: Step) -> dict[str, Any]:
         scores = self.before.score(step.sets)
-        write_scores(self.files.folder / "before" / step.name.replace(" ", "-"), scores)
+        write_scores(self.files.before(step.name), scores)
         return dict(self.evaluation.aggregate(scores, self._retrained_scores(step)))
 
     def _retrained_scores(self, step: Step) -> SetScores | None:
@@ -260,6 +259,8 @@ def run_experiment(
     cfg: DictConfig, folder: Path, record: RunRecord, clock: Clock, tracked: TrackedRun
 ) -> None:
     """Run what ``cfg`` says in ``folder`` and fill ``record``."""
+    if not isinstance(cfg.seed, int):
+        raise UserError(f"seed={cfg.seed}: give a whole number")
     seed_everything(cfg.seed)
     experiment = Experiment(cfg, folder)
     record.notes = list(experiment.data.notes)

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
 
 from unierase.errors import invalid_choice
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Example:
+    """One question of a set, its reference answer, and the model's before and after."""
+
+    set: str
+    question: str
+    answer: str
+    before: str
+    after: str
 
 
 class TrackedRun(Protocol):
@@ -24,6 +35,9 @@ class TrackedRun(Protocol):
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
         """Record the metrics of a step of the scenario."""
 
+    def log_examples(self, examples: Sequence[Example]) -> None:
+        """Record what some questions were answered before and after unlearning."""
+
     def finish(self, status: str) -> None:
         """Close the run: "finished", "failed" or "interrupted"."""
 
@@ -31,14 +45,20 @@ class TrackedRun(Protocol):
 class Tracker(Protocol):
     """Opens a tracked run."""
 
-    def start(self, config: Mapping[str, Any], folder: Path, name: str, group: str) -> TrackedRun:
-        """``group`` holds the runs that differ in method and seed alone."""
+    def start(
+        self, config: Mapping[str, Any], folder: Path, name: str, group: str, key: str
+    ) -> TrackedRun:
+        """``group`` holds the runs that differ in method and seed alone. ``key`` names the
+        experiment: a run that is resumed goes on under it."""
 
 
 class _NoRun:
     report_to: tuple[str, ...] = ()
 
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
+        pass
+
+    def log_examples(self, examples: Sequence[Example]) -> None:
         pass
 
     def finish(self, status: str) -> None:
@@ -49,7 +69,9 @@ class _NoRun:
 class NoTracker:
     """The record in the run directory is all there is."""
 
-    def start(self, config: Mapping[str, Any], folder: Path, name: str, group: str) -> TrackedRun:
+    def start(
+        self, config: Mapping[str, Any], folder: Path, name: str, group: str, key: str
+    ) -> TrackedRun:
         return _NoRun()
 
 
@@ -68,12 +90,15 @@ class WandbTracker:
 
     project: str
     mode: str = "online"
+    tags: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.mode not in ("online", "offline"):
             raise invalid_choice("logger.mode", self.mode, ("online", "offline"))
 
-    def start(self, config: Mapping[str, Any], folder: Path, name: str, group: str) -> TrackedRun:
+    def start(
+        self, config: Mapping[str, Any], folder: Path, name: str, group: str, key: str
+    ) -> TrackedRun:
         import wandb
 
         def open_run(mode: Any) -> Any:
@@ -84,6 +109,9 @@ class WandbTracker:
                 dir=str(folder),
                 name=name,
                 group=group,
+                id=key,
+                resume="allow",
+                tags=list(self.tags),
             )
 
         try:
@@ -105,6 +133,13 @@ class _WandbRun:
 
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
         self.run.log({"round": step, **dict(flat_numbers(metrics))})
+
+    def log_examples(self, examples: Sequence[Example]) -> None:
+        import wandb
+
+        columns: list[str | int] = [field.name for field in fields(Example)]
+        rows = [list(astuple(example)) for example in examples]
+        self.run.log({"examples": wandb.Table(columns=columns, data=rows)})
 
     def finish(self, status: str) -> None:
         self.run.summary["status"] = status

@@ -1,13 +1,16 @@
-"""The trade-off between forgetting and keeping, as a figure."""
+"""Figures: forgetting against keeping, sequences round by round, cost against Balance."""
 
 from __future__ import annotations
 
+import io
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from unierase.experiment.record import RunRecord
-from unierase.tables.table import describe, value
+from unierase.tables.columns import value
+from unierase.tables.table import describe
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,6 +39,16 @@ def trade_off(records: Sequence[RunRecord]) -> list[Curve]:
     ]
 
 
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The points than which no other is at least as high in both and higher in one, by the
+    first coordinate."""
+    best: list[tuple[float, float]] = []
+    for point in sorted(set(points), reverse=True):
+        if not best or point[1] > best[-1][1]:
+            best.append(point)
+    return best[::-1]
+
+
 def before(records: Sequence[RunRecord]) -> tuple[float, float] | None:
     """MU and FE of the target, where the first record has them."""
     metrics = records[0].before or {}
@@ -49,7 +62,8 @@ def trade_off_figure(records: Sequence[RunRecord]) -> Figure:
 
     figure = Figure(figsize=(5.2, 3.8), layout="constrained")
     axes = figure.add_subplot()
-    for i, curve in enumerate(trade_off(records)):
+    curves = trade_off(records)
+    for i, curve in enumerate(curves):
         axes.plot(
             curve.retained,
             curve.forgotten,
@@ -57,6 +71,10 @@ def trade_off_figure(records: Sequence[RunRecord]) -> Figure:
             linewidth=1,
             label=curve.method,
         )
+    front = pareto_front([p for c in curves for p in zip(c.retained, c.forgotten, strict=True)])
+    axes.plot(
+        *zip(*front, strict=True), color="grey", linestyle=":", zorder=0, label="Pareto front"
+    )
     start = before(records)
     if start is not None:
         axes.plot(*start, marker="+", color="black", linestyle="none", label="before unlearning")
@@ -66,3 +84,91 @@ def trade_off_figure(records: Sequence[RunRecord]) -> Figure:
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     return figure
+
+
+def svg(figure: Figure) -> str:
+    """The figure as an SVG element, to be put into a page; the same for the same figure."""
+    import matplotlib
+
+    out = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "unierase"}):
+        figure.savefig(out, format="svg", metadata={"Date": None})
+    return out.getvalue()[out.getvalue().index("<svg") :]
+
+
+CURVES = (
+    ("forget efficacy FE", ("FE",)),
+    ("retained utility MU", ("MU",)),
+    ("earlier tasks' ROUGE-L", ("sets", "earlier", "rouge")),
+)
+
+
+def rounds_figure(records: Sequence[RunRecord]) -> Figure | None:
+    """What each request of a sequence left, means over seeds; None for single requests."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    rounds = max(len(record.rounds) for record in records)
+    if rounds < 2:
+        return None
+    figure = Figure(figsize=(9.6, 3.4), layout="constrained")
+    methods = sorted({record.method for record in records})
+    for place, (title, path) in enumerate(CURVES, start=1):
+        axes = figure.add_subplot(1, len(CURVES), place)
+        for i, method in enumerate(methods):
+            own = [record for record in records if record.method == method]
+            points = [(n + 1, mean_of(own, ("rounds", n, "metrics", *path))) for n in range(rounds)]
+            seen = [(n, mean) for n, mean in points if mean is not None]
+            if seen:
+                axes.plot(
+                    *zip(*seen, strict=True),
+                    marker=MARKERS[i % len(MARKERS)],
+                    linewidth=1,
+                    markersize=4,
+                    label=method,
+                )
+        axes.set_title(title, fontsize=9)
+        axes.set_xlabel("requests so far")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_ylim(-0.02, 1.02)
+        axes.grid(alpha=0.3)
+    axes.figure.axes[0].legend(fontsize=7)
+    figure.suptitle(describe(records[0]), fontsize=8)
+    return figure
+
+
+def cost_figure(records: Sequence[RunRecord]) -> Figure | None:
+    """Balance against the seconds that unlearning took, means over seeds; None without either."""
+    from matplotlib.figure import Figure
+
+    points = {}
+    for method in sorted({record.method for record in records}):
+        own = [record for record in records if record.method == method]
+        seconds, balance = (
+            mean_of(own, path) for path in (("seconds", "unlearning"), ("after", "balance"))
+        )
+        if seconds and balance is not None:
+            points[method] = (seconds, balance)
+    if not points:
+        return None
+    figure = Figure(figsize=(5.2, 3.8), layout="constrained")
+    axes = figure.add_subplot()
+    for i, (method, point) in enumerate(points.items()):
+        axes.plot(*point, marker=MARKERS[i % len(MARKERS)], linestyle="none")
+        axes.annotate(method, point, (4, 3), textcoords="offset points", fontsize=7)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
+    axes.margins(x=0.25, y=0.1)  # room for the names
+    axes.set_xlabel("seconds of unlearning (log scale)")
+    axes.set_ylabel("Balance (higher is better)")
+    axes.set_title(describe(records[0]), fontsize=8, wrap=True)
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def mean_of(records: Sequence[RunRecord], path: Sequence[str | int]) -> float | None:
+    """The mean of a number over records; None where one has none."""
+    values = [value(record, path) for record in records]
+    present = [v for v in values if v is not None]
+    return statistics.fmean(present) if present and len(present) == len(values) else None

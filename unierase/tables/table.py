@@ -7,68 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from unierase.errors import UserError
 from unierase.experiment.record import RunRecord
-
-
-@dataclass(frozen=True)
-class Column:
-    """A quantity: its heading, where it is found in a record, and which way is better.
-
-    better: +1 higher, -1 lower, 0 neither (no cell is marked best).
-    scale, digits: how a value is shown.
-    """
-
-    name: str
-    path: tuple[str, ...]
-    better: int = 0
-    scale: float = 1.0
-    digits: int = 3
-
-    @property
-    def heading(self) -> str:
-        return self.name + {1: " ↑", -1: " ↓", 0: ""}[self.better]
-
-
-COLUMNS = (
-    Column("FE", ("after", "FE"), 1),
-    Column("RE", ("after", "RE"), 1),
-    Column("MU", ("after", "MU"), 1),
-    Column("Balance", ("after", "balance"), 1),
-    Column("Forget ROUGE-L", ("after", "sets", "forget", "rouge"), -1),
-    Column("Forget prob.", ("after", "sets", "forget", "probability"), -1),
-    Column("Earlier ROUGE-L", ("after", "sets", "earlier", "rouge"), -1),
-    Column("Same person ROUGE-L", ("after", "sets", "same_person", "rouge"), 1),
-    Column("Retain ROUGE-L", ("after", "sets", "retain", "rouge"), 1),
-    Column("Retain prob.", ("after", "sets", "retain", "probability"), 1),
-    Column("Held-out ROUGE-L", ("after", "sets", "held_out", "rouge"), 1),
-    Column("Held-out prob.", ("after", "sets", "held_out", "probability"), 1),
-    Column("[UNL] on retain %", ("after", "sets", "retain", "emits_unl"), -1, 100.0, 1),
-    Column("Flagged forget %", ("after", "sets", "forget", "flagged"), 1, 100.0, 1),
-    Column("Flagged retain %", ("after", "sets", "retain", "flagged"), -1, 100.0, 1),
-    Column("Neighbour ROUGE-L", ("after", "sets", "neighbor", "rouge"), 1),
-    Column("Neighbour prob.", ("after", "sets", "neighbor", "probability"), 1),
-    Column("Forget FB", ("after", "rwku", "forget_fb"), -1, 100.0, 1),
-    Column("Forget QA", ("after", "rwku", "forget_qa"), -1, 100.0, 1),
-    Column("Forget AA", ("after", "rwku", "forget_aa"), -1, 100.0, 1),
-    Column("Forget All", ("after", "rwku", "forget_all"), -1, 100.0, 1),
-    Column("Earlier All", ("after", "rwku", "earlier_all"), -1, 100.0, 1),
-    Column("Neighbour FB", ("after", "rwku", "neighbor_fb"), 1, 100.0, 1),
-    Column("Neighbour QA", ("after", "rwku", "neighbor_qa"), 1, 100.0, 1),
-    Column("Neighbour All", ("after", "rwku", "neighbor_all"), 1, 100.0, 1),
-    Column("FM", ("after", "rwku", "membership", "loss", "forget"), -1),
-    Column("RM", ("after", "rwku", "membership", "loss", "retain"), 1),
-    Column("AUC", ("after", "rwku", "membership", "loss", "auc")),
-    Column("Gen", ("after", "rwku", "gen"), 1, 100.0, 1),
-    Column("Rea", ("after", "rwku", "rea"), 1, 100.0, 1),
-    Column("Tru", ("after", "rwku", "tru"), 1, 100.0, 1),
-    Column("Fac", ("after", "rwku", "fac"), 1, 100.0, 1),
-    Column("Flu", ("after", "rwku", "flu"), 1, 100.0, 1),
-    Column("Model utility", ("after", "model_utility"), 1),
-    Column("Forget quality", ("after", "forget_quality"), 1),
-    Column("Unlearning s", ("seconds", "unlearning"), 0, 1.0, 1),
-    Column("Changed %", ("changed_share",), 0, 100.0, 2),
-)
+from unierase.tables.columns import COST, SCORES, Column, by_round, value
 
 
 @dataclass(frozen=True)
@@ -121,8 +61,54 @@ def comparable_runs(records: Iterable[RunRecord]) -> dict[str, list[RunRecord]]:
 
 
 def result_tables(records: Iterable[RunRecord]) -> list[ResultTable]:
-    """One table for each group of comparable runs."""
-    return [_table(name, group) for name, group in comparable_runs(records).items()]
+    """Of each group of comparable runs: its scores, a sequence round by round, and its cost."""
+    tables = []
+    first: dict[tuple[Any, ...], tuple[str, RunRecord]] = {}
+    for name, group in comparable_runs(records).items():
+        notes = [*headlines(group), *_uneven_seeds(group)]
+        alike, other = first.setdefault(_where(group[0]), (name, group[0]))
+        if alike != name:
+            notes.append(f"apart from {alike}: {_difference(other, group[0])}")
+        tables.append(_table(name, group, SCORES, notes))
+        rounds = len(group[0].rounds)
+        if group[0].scenario == "sequential" and rounds > 1:
+            tables.append(_table(f"{name}-rounds", group, by_round(rounds)))
+        tables.append(_table(f"{name}-cost", group, COST))
+    return [table for table in tables if table.columns]
+
+
+def headlines(records: Sequence[RunRecord]) -> tuple[str, ...]:
+    """The two sentences of the UniErase paper (arXiv 2505.15674), computed: its ability against
+    that of the method that forgets best, its FE against that of the method that retains best.
+
+    Over means of seeds; left out where a number is missing or there is no other method.
+    """
+    means: dict[str, dict[str, float]] = {}
+    for method in {record.method for record in records}:
+        own = [record for record in records if record.method == method]
+        for name in ("FE", "MU", "ability"):
+            values = [value(record, ("after", name)) for record in own]
+            numbers = [v for v in values if v is not None]
+            if len(numbers) == len(values):
+                means.setdefault(method, {})[name] = statistics.fmean(numbers)
+    ours = means.pop("unierase", {})
+    others = {m: v for m, v in means.items() if m not in UNRANKED and {"FE", "MU"} <= v.keys()}
+    found = []
+    if others and "FE" in ours:
+        forgets = max(others, key=lambda method: others[method]["FE"])
+        retains = max(others, key=lambda method: others[method]["MU"])
+        if "ability" in ours and others[forgets].get("ability"):
+            ratio = ours["ability"] / others[forgets]["ability"]
+            found.append(
+                f"unierase's ability is {ratio:.2f} times that of {forgets}, the other method "
+                "with the best FE"
+            )
+        more = 100 * (ours["FE"] / others[retains]["FE"] - 1)
+        found.append(
+            f"unierase's FE is {abs(more):.1f} % {'above' if more >= 0 else 'below'} that of "
+            f"{retains}, the other method with the best MU"
+        )
+    return tuple(found)
 
 
 def scored_rows(record: RunRecord) -> tuple[tuple[str, Any], ...]:
@@ -132,30 +118,46 @@ def scored_rows(record: RunRecord) -> tuple[tuple[str, Any], ...]:
 
 
 def _comparable_with(record: RunRecord) -> tuple[Any, ...]:
-    where = (record.study, record.data, record.split, record.model, record.scenario)
-    return (*where, tuple(record.notes), len(record.rounds), scored_rows(record))
+    return (*_where(record), tuple(record.notes), len(record.rounds), scored_rows(record))
 
 
-def value(record: RunRecord, path: Sequence[str]) -> float | None:
-    """The number at ``path`` in a record, or None."""
-    found: Any = {
-        "after": record.after,
-        "seconds": record.seconds,
-        "changed_share": record.changed_share,
+def _where(record: RunRecord) -> tuple[Any, ...]:
+    return (record.study, record.data, record.split, record.model, record.scenario)
+
+
+def _difference(one: RunRecord, other: RunRecord) -> str:
+    """Why two runs of the same experiment are not comparable."""
+    if one.notes != other.notes:
+        return f"{'; '.join(other.notes) or 'nothing left out'}, not {'; '.join(one.notes)}"
+    if len(one.rounds) != len(other.rounds):
+        return f"{len(other.rounds)} requests, not {len(one.rounds)}"
+    return "other rows were scored"
+
+
+def _uneven_seeds(records: Sequence[RunRecord]) -> list[str]:
+    """Methods that lack seeds which others have."""
+    seeds = {record.seed for record in records}
+    own = {
+        method: {record.seed for record in records if record.method == method}
+        for method in sorted({record.method for record in records})
     }
-    for name in path:
-        found = found.get(name) if isinstance(found, Mapping) else None
-    return float(found) if isinstance(found, (int, float)) else None
+    return [
+        f"{method}: seed {', '.join(map(str, sorted(had)))} only"
+        for method, had in own.items()
+        if had != seeds
+    ]
 
 
 def _is_partial(record: RunRecord, column: Column) -> bool:
     after = record.after or {}
-    name = column.path[-1]
+    name = str(column.path[-1])
     names = ("FE", "MU") if name == "balance" else (name,)
     return any(after.get(f"{n}_scores") != after.get(f"{n}_scores_full") for n in names)
 
 
-def _table(name: str, records: Sequence[RunRecord]) -> ResultTable:
+def _table(
+    name: str, records: Sequence[RunRecord], of: Sequence[Column], more: Sequence[str] = ()
+) -> ResultTable:
     first = records[0]
     by_method: dict[str, list[RunRecord]] = {}
     for record in records:
@@ -167,18 +169,16 @@ def _table(name: str, records: Sequence[RunRecord]) -> ResultTable:
             # The same method and seed twice means two settings of the method.
             for record in by_method[method]:
                 label = f"{method} ({record.key[:8]})"
-                rows[label] = [_cell([record], column) for column in COLUMNS]
+                rows[label] = [_cell([record], column) for column in of]
         else:
-            rows[method] = [_cell(by_method[method], column) for column in COLUMNS]
-    used = [i for i in range(len(COLUMNS)) if any(r[i].mean is not None for r in rows.values())]
-    if not used:
-        raise UserError(f"record {first.key}: no scores to table")
+            rows[method] = [_cell(by_method[method], column) for column in of]
+    used = [i for i in range(len(of)) if any(r[i].mean is not None for r in rows.values())]
     ranked = {label: list(cells) for label, cells in rows.items()}
     for i in used:
-        for label, rank in _ranks({k: r[i] for k, r in rows.items()}, COLUMNS[i]).items():
+        for label, rank in _ranks({k: r[i] for k, r in rows.items()}, of[i]).items():
             cell = rows[label][i]
             ranked[label][i] = Cell(cell.mean, cell.deviation, cell.partial, rank)
-    columns = tuple(COLUMNS[i] for i in used)
+    columns = tuple(of[i] for i in used)
     cells = {label: tuple(r[i] for i in used) for label, r in ranked.items()}
     notes = []
     if any(cell.partial for r in cells.values() for cell in r):
@@ -199,7 +199,7 @@ def _table(name: str, records: Sequence[RunRecord]) -> ResultTable:
         + f". Rows scored: {scored}. Seeds: {', '.join(map(str, seeds))}"
         + (f". {versions}" if versions else "")
     )
-    return ResultTable(name, caption, columns, cells, tuple(notes))
+    return ResultTable(name, caption, columns, cells, (*notes, *more))
 
 
 def _cell(records: Sequence[RunRecord], column: Column) -> Cell:
