@@ -14,7 +14,8 @@ def run_subdir(cfg: DictConfig) -> str:
 
 
 def register_resolvers() -> None:
-    """Make ``${run_dir:}`` and ``${run_subdir:}`` known to the config."""
+    """Make ``${run_dir:}``, ``${run_subdir:}`` and ``${times:a,b}`` known to the config."""
+    OmegaConf.register_new_resolver("times", lambda a, b: a * b, replace=True)
     OmegaConf.register_new_resolver(
         "run_dir", lambda _root_: f"{_root_.paths.runs}/{run_subdir(_root_)}", replace=True
     )
