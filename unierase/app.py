@@ -202,7 +202,7 @@ def one_line(error: Exception) -> str:
 def job(cfg: DictConfig) -> float | None:
     """One run, in whatever process a launcher put it. Returns its Balance, where it has one.
 
-    A failed run of a sweep is told to its journal: the others go on. Alone, it raises RunFailed.
+    A failed run of a sweep is told to its journal: the others go on. Alone, it ends the program.
     """
     folder = Path(HydraConfig.get().runtime.output_dir)
     overrides = [str(item) for item in HydraConfig.get().overrides.task]
@@ -211,9 +211,9 @@ def job(cfg: DictConfig) -> float | None:
         check_tuned(HydraConfig.get().runtime.choices)
         outcome = execute(cfg, folder)
     except RunFailed as error:
-        if not in_sweep():
-            raise
         print(f"error: {error.message}", file=sys.stderr)
+        if not in_sweep():
+            sys.exit(error.code)  # raised, Hydra would have its own say
         note(folder, "failed", command, error.code)
         return None
     except KeyboardInterrupt:
@@ -235,9 +235,6 @@ def main() -> None:
     code = 0
     try:
         hydra.main(version_base="1.3", config_path=str(config_root()), config_name="config")(job)()
-    except RunFailed as error:
-        print(f"error: {error.message}", file=sys.stderr)
-        code = error.code
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the last finished step", file=sys.stderr)
         code = 130
