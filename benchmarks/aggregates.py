@@ -46,24 +46,32 @@ def log_ratios(rows: Sequence[RowScores]) -> list[float]:
     ]
 
 
-def set_metrics(name: str, rows: Sequence[RowScores]) -> dict[str, Any]:
-    """The six scores of one set, as metrics of forgetting or retaining define them."""
+def six_scores(name: str, row: RowScores) -> dict[str, float | None]:
+    """What one row of the set ``name`` adds to the means of the six scores; None: nothing."""
     forget = name in FORGET_SETS
-    ratios = log_ratios(rows)
-    if name in OPTION_SETS:
-        likely = [normalised_probability(row.loss, row.perturbed_losses) for row in rows]
-    else:
-        likely = [probability(row.loss) for row in rows]
-    per_row = [truth_ratio_forget(r) if forget else truth_ratio_other(r) for r in ratios]
-    truth = mean(per_row) if per_row else None
+    ratio = log_ratios([row])
+    truth = [truth_ratio_forget(r) if forget else truth_ratio_other(r) for r in ratio]
+    return {
+        "probability": normalised_probability(row.loss, row.perturbed_losses)
+        if name in OPTION_SETS
+        else probability(row.loss),
+        "rouge": row.rouge,
+        "truth_ratio": (1.0 - truth[0] if forget else truth[0]) if truth else None,
+        "token_entropy": row.token_entropy,
+        "cosine": row.cosine,
+        "entailment": row.entailment,
+    }
+
+
+def set_metrics(name: str, rows: Sequence[RowScores]) -> dict[str, Any]:
+    """The six scores of one set, as metrics of forgetting or retaining define them, and others."""
+    each = [six_scores(name, row) for row in rows]
+    ratios = [row["truth_ratio"] for row in each if row["truth_ratio"] is not None]
+    truth = mean(ratios) if ratios else None  # of the rows that have wrong answers
     metrics: dict[str, Any] = {
         "rows": len(rows),
-        "probability": mean(likely),
-        "rouge": mean([row.rouge for row in rows]),
-        "truth_ratio": None if truth is None else 1.0 - truth if forget else truth,
-        "token_entropy": mean([row.token_entropy for row in rows]),
-        "cosine": _mean_or_none([row.cosine for row in rows]),
-        "entailment": _mean_or_none([row.entailment for row in rows]),
+        **{score: _mean_or_none([row[score] for row in each]) for score in SIX},
+        "truth_ratio": truth,
         "emits_unl": mean([float(row.emits_unl) for row in rows]),
         "exact_memorisation": _mean_or_none([row.exact_memorisation for row in rows]),
         "extraction_strength": _mean_or_none([row.extraction_strength for row in rows]),
@@ -73,8 +81,8 @@ def set_metrics(name: str, rows: Sequence[RowScores]) -> dict[str, Any]:
         "rest_probability": _mean_or_none([_rest_probability(row) for row in rows]),
         "banned_rouge": _mean_or_none([row.banned_rouge for row in rows]),
     }
-    if forget:
-        metrics["tofu_truth_ratio"] = truth
+    if name in FORGET_SETS:
+        metrics["tofu_truth_ratio"] = None if truth is None else 1.0 - truth
     return metrics
 
 

@@ -16,6 +16,7 @@ from benchmarks.aggregates import (
     membership,
     set_metrics,
 )
+from benchmarks.intervals import bootstrap_intervals
 from benchmarks.metrics.aggregate import forget_quality, harmonic_mean
 from benchmarks.metrics.auxiliary import EntailmentModel, SentenceEncoder
 from benchmarks.metrics.membership import loss_score, lowest_mean, zlib_score
@@ -194,6 +195,7 @@ class QuestionAnswerEvaluation:
                 metrics["forget_quality"] = forget_quality(ours, theirs)
             else:
                 absent["forget_quality"] = "no perturbed answers"
+        metrics["intervals"] = bootstrap_intervals({name: scores[name] for name in sets})
         if self.privacy:
             metrics["membership"] = membership(scores, retrained, absent)
         return metrics

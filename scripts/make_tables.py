@@ -1,6 +1,6 @@
 """Turn every run found so far into tables.
 
-python scripts/make_tables.py [--runs runs] [--out tables]
+python scripts/make_tables.py [--runs runs] [--out tables] [--intervals]
 """
 
 from __future__ import annotations
@@ -22,12 +22,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Turn every run found so far into tables.")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder with runs")
     parser.add_argument("--out", type=Path, default=Path("tables"), help="folder to write to")
+    parser.add_argument(
+        "--intervals", action="store_true", help="single runs with bootstrap intervals over rows"
+    )
     arguments = parser.parse_args()
     try:
         records = load_records(arguments.runs)
         if not records.finished:
             raise UserError(f"runs={arguments.runs}: no finished run in it")
-        tables = result_tables(records.finished)
+        tables = result_tables(records.finished, arguments.intervals)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

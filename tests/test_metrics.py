@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.aggregates import set_metrics
 from benchmarks.evaluation import QuestionAnswerEvaluation, limited
+from benchmarks.intervals import bootstrap_intervals
 from benchmarks.metrics.aggregate import forget_quality, harmonic_mean, mean
 from benchmarks.metrics.likelihood import (
     log_truth_ratio,
@@ -168,3 +169,36 @@ def test_limit_takes_the_same_rows_in_any_order() -> None:
     assert chosen == {row.id for row in limited(rows[::-1], 10)}
     assert chosen != {row.id for row in rows[:10]}
     assert limited(limited(rows, 10), 10) == limited(rows, 10)
+
+
+def test_bootstrap_intervals() -> None:
+    def rows(*rouge: float) -> list[RowScores]:
+        return [replace(BASE, id=str(i), rouge=value) for i, value in enumerate(rouge)]
+
+    # Rows that are all alike cannot move anything.
+    same = bootstrap_intervals({"forget": rows(0.5, 0.5, 0.5), "retain": rows(0.25, 0.25)})
+    assert same is not None
+    assert same["sets"]["forget"]["rouge"] == [0.5, 0.5]
+    metrics = QuestionAnswerEvaluation().aggregate(
+        {"forget": rows(0.5, 0.5, 0.5), "retain": rows(0.25, 0.25)}, None
+    )
+    for name in ("FE", "MU", "balance"):
+        assert same[name] == pytest.approx([metrics[name]] * 2)
+    # Of two rows at 0 and 1 a draw has the mean 0, 1/2 or 1: with 1/4, 1/2, 1/4.
+    two = bootstrap_intervals({"forget": rows(0.0, 1.0)})
+    assert two is not None and two["sets"]["forget"]["rouge"] == [0.0, 1.0]
+    # A hundred such rows: 0.5 +- 1.96 sqrt(0.25 / 100).
+    many = bootstrap_intervals({"forget": rows(*[0.0, 1.0] * 50)})
+    assert many is not None
+    assert many["sets"]["forget"]["rouge"] == pytest.approx([0.402, 0.598], abs=0.02)
+    assert many == bootstrap_intervals({"forget": rows(*[0.0, 1.0] * 50)})
+    assert bootstrap_intervals({"forget": rows(0.0)}) is None
+    assert "cosine" not in many["sets"]["forget"]
+
+
+def test_intervals_take_the_rows_that_have_a_truth_ratio() -> None:
+    plain = replace(BASE, id="b", perturbed_losses=())
+    found = bootstrap_intervals({"retain": [BASE, plain, BASE]})
+    assert found is not None
+    ratio = set_metrics("retain", [BASE])["truth_ratio"]
+    assert found["sets"]["retain"]["truth_ratio"] == pytest.approx([ratio, ratio])

@@ -231,3 +231,12 @@ def test_page_is_whole_and_says_what_was_left_out() -> None:
     assert "&lt;a&gt;" in text and "<a>" not in text and "boom &amp; more" in text
     assert text.count("<table>") == len(tables) and "<strong>0.600†</strong>" in text
     assert "src=" not in text and 'href="http' not in text
+
+
+def test_a_single_run_may_show_its_intervals() -> None:
+    runs = [record("a", 0, 0.5), record("b", 0, 0.5), record("b", 1, 0.7)]
+    after(runs[0])["intervals"] = {"FE": [0.4, 0.625], "sets": {"forget": {"rouge": [0.3, 0.7]}}}
+    text = markdown(result_tables(runs, intervals=True)[0])
+    assert "| a | <u>0.500 [0.400, 0.625]†</u> | **0.800** | <u>0.500 [0.300, 0.700]</u> |" in text
+    assert "| b | **0.600 ± 0.141†** |" in text and "95 % bootstrap intervals" in text
+    assert "[0.4" not in markdown(result_tables(runs)[0])

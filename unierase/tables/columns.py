@@ -88,10 +88,21 @@ def by_round(rounds: int) -> tuple[Column, ...]:
 
 def value(record: RunRecord, path: Sequence[str | int]) -> float | None:
     """The number at ``path`` in a record, or None."""
+    found = _found(record, path)
+    return float(found) if isinstance(found, (int, float)) else None
+
+
+def interval(record: RunRecord, path: Sequence[str | int]) -> tuple[float, float] | None:
+    """The bootstrap interval of the number at ``path``, where the record has one."""
+    found = _found(record, (path[0], "intervals", *path[1:]))
+    return (found[0], found[1]) if isinstance(found, list) else None
+
+
+def _found(record: RunRecord, path: Sequence[str | int]) -> Any:
     found: Any = getattr(record, str(path[0]), None)
     for name in path[1:]:
         if isinstance(name, int):
             found = found[name] if isinstance(found, Sequence) and name < len(found) else None
         else:
             found = found.get(name) if isinstance(found, Mapping) else None
-    return float(found) if isinstance(found, (int, float)) else None
+    return found

@@ -19,6 +19,9 @@ def text(cell: Cell, column: Column) -> str:
     number = f"{cell.mean * column.scale:.{column.digits}f}"
     if cell.deviation is not None:
         number += f" ± {cell.deviation * column.scale:.{column.digits}f}"
+    if cell.interval is not None:
+        low, high = (f"{end * column.scale:.{column.digits}f}" for end in cell.interval)
+        number += f" [{low}, {high}]"
     return number + ("†" if cell.partial else "")
 
 

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from unierase.experiment.record import RunRecord
-from unierase.tables.columns import COST, SCORES, Column, by_round, value
+from unierase.tables.columns import COST, SCORES, Column, by_round, interval, value
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Mean and standard deviation over seeds; rank 1 is the best, 2 the second of its column."""
+    """Mean and standard deviation over seeds; rank 1 is the best, 2 the second of its column.
+
+    interval: of a single run, the bootstrap interval over rows, where it was asked for.
+    """
 
     mean: float | None
     deviation: float | None
     partial: bool
     rank: int | None = None
+    interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,11 @@ def comparable_runs(records: Iterable[RunRecord]) -> dict[str, list[RunRecord]]:
     return named
 
 
-def result_tables(records: Iterable[RunRecord]) -> list[ResultTable]:
-    """Of each group of comparable runs: its scores, a sequence round by round, and its cost."""
+def result_tables(records: Iterable[RunRecord], intervals: bool = False) -> list[ResultTable]:
+    """Of each group of comparable runs: its scores, a sequence round by round, and its cost.
+
+    intervals: single runs are shown with their bootstrap intervals.
+    """
     tables = []
     first: dict[tuple[Any, ...], tuple[str, RunRecord]] = {}
     for name, group in comparable_runs(records).items():
@@ -69,7 +76,7 @@ def result_tables(records: Iterable[RunRecord]) -> list[ResultTable]:
         alike, other = first.setdefault(_where(group[0]), (name, group[0]))
         if alike != name:
             notes.append(f"apart from {alike}: {_difference(other, group[0])}")
-        tables.append(_table(name, group, SCORES, notes))
+        tables.append(_table(name, group, SCORES, notes, intervals))
         rounds = len(group[0].rounds)
         if group[0].scenario == "sequential" and rounds > 1:
             tables.append(_table(f"{name}-rounds", group, by_round(rounds)))
@@ -156,7 +163,11 @@ def _is_partial(record: RunRecord, column: Column) -> bool:
 
 
 def _table(
-    name: str, records: Sequence[RunRecord], of: Sequence[Column], more: Sequence[str] = ()
+    name: str,
+    records: Sequence[RunRecord],
+    of: Sequence[Column],
+    more: Sequence[str] = (),
+    intervals: bool = False,
 ) -> ResultTable:
     first = records[0]
     by_method: dict[str, list[RunRecord]] = {}
@@ -169,15 +180,15 @@ def _table(
             # The same method and seed twice means two settings of the method.
             for record in by_method[method]:
                 label = f"{method} ({record.key[:8]})"
-                rows[label] = [_cell([record], column) for column in of]
+                rows[label] = [_cell([record], column, intervals) for column in of]
         else:
-            rows[method] = [_cell(by_method[method], column) for column in of]
+            rows[method] = [_cell(by_method[method], column, intervals) for column in of]
     used = [i for i in range(len(of)) if any(r[i].mean is not None for r in rows.values())]
     ranked = {label: list(cells) for label, cells in rows.items()}
     for i in used:
         for label, rank in _ranks({k: r[i] for k, r in rows.items()}, of[i]).items():
             cell = rows[label][i]
-            ranked[label][i] = Cell(cell.mean, cell.deviation, cell.partial, rank)
+            ranked[label][i] = replace(cell, rank=rank)
     columns = tuple(of[i] for i in used)
     cells = {label: tuple(r[i] for i in used) for label, r in ranked.items()}
     notes = []
@@ -189,6 +200,8 @@ def _table(
             if after.get(f"{n}_scores_full")
         )
         notes.append(f"† partial: {counts}; the others need models that were not configured")
+    if any(cell.interval for r in cells.values() for cell in r):
+        notes.append("in brackets 95 % bootstrap intervals over rows")
     seeds = sorted({record.seed for record in records})
     scored = ", ".join(f"{name} {count:g}" for name, count in scored_rows(first))
     versions = ", ".join(
@@ -202,14 +215,16 @@ def _table(
     return ResultTable(name, caption, columns, cells, (*notes, *more))
 
 
-def _cell(records: Sequence[RunRecord], column: Column) -> Cell:
+def _cell(records: Sequence[RunRecord], column: Column, intervals: bool) -> Cell:
     values = [value(record, column.path) for record in records]
     if any(v is None for v in values):
         return Cell(None, None, False)
     numbers = [v for v in values if v is not None]
     deviation = statistics.stdev(numbers) if len(numbers) > 1 else None
     partial = any(_is_partial(record, column) for record in records)
-    return Cell(statistics.fmean(numbers), deviation, partial)
+    alone = intervals and len(records) == 1
+    around = interval(records[0], column.path) if alone else None
+    return Cell(statistics.fmean(numbers), deviation, partial, interval=around)
 
 
 UNRANKED = ("none", "retrain")
