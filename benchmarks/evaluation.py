@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +82,13 @@ class QuestionAnswerEvaluation:
     def select(self, sets: Mapping[str, Sequence[Row]]) -> Mapping[str, Sequence[Row]]:
         return {name: limited(in_part(rows, self.part), self.limit) for name, rows in sets.items()}
 
-    def score(self, lm: LanguageModel, sets: Mapping[str, Sequence[Row]]) -> AnswerSets:
+    def score(
+        self,
+        lm: LanguageModel,
+        sets: Mapping[str, Sequence[Row]],
+        decode: Callable[..., list[Generation]] | None = None,
+    ) -> AnswerSets:
+        """decode: answers in the place of ``generate``, with its first five arguments."""
         from unierase.scoring.generation import generate
         from unierase.scoring.likelihood import score_answers
 
@@ -93,7 +99,8 @@ class QuestionAnswerEvaluation:
         ]
         values = iter(score_answers(lm, pairs, self.batch_tokens, "likelihoods", self.privacy))
         questions = list(dict.fromkeys(row.question for row in rows))
-        answers = generate(lm, questions, self.max_new_tokens, self.batch_tokens, "generation")
+        answer = decode or generate
+        answers = answer(lm, questions, self.max_new_tokens, self.batch_tokens, "generation")
         generations = dict(zip(questions, answers, strict=True))
         texts = [self._read(generations[row.question].text) for row in rows]
         references = [row.answer for row in rows]

@@ -10,7 +10,13 @@ import sys
 from pathlib import Path
 
 from unierase.errors import UserError
-from unierase.tables.figures import cost_figure, rounds_figure, trade_off, trade_off_figure
+from unierase.tables.figures import (
+    attacks_figure,
+    cost_figure,
+    rounds_figure,
+    trade_off,
+    trade_off_figure,
+)
 from unierase.tables.load import load_records
 from unierase.tables.table import comparable_runs
 
@@ -34,6 +40,7 @@ def main() -> int:
         figures = {
             name: trade_off_figure(group),
             f"{name}-rounds": rounds_figure(group) if group[0].scenario == "sequential" else None,
+            f"{name}-attacks": attacks_figure(group),
             f"{name}-cost": cost_figure(group),
         }
         for file, figure in figures.items():

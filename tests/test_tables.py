@@ -13,7 +13,7 @@ import pytest
 from unierase.errors import UserError
 from unierase.experiment.record import RunRecord, change, mean_metrics, read_record
 from unierase.experiment.report import result_table
-from unierase.tables.figures import pareto_front, rounds_figure, trade_off
+from unierase.tables.figures import attacks_figure, pareto_front, rounds_figure, trade_off
 from unierase.tables.load import load_records
 from unierase.tables.page import page
 from unierase.tables.render import comma_separated, latex, latex_escape, markdown
@@ -240,3 +240,17 @@ def test_a_single_run_may_show_its_intervals() -> None:
     assert "| a | <u>0.500 [0.400, 0.625]†</u> | **0.800** | <u>0.500 [0.300, 0.700]</u> |" in text
     assert "| b | **0.600 ± 0.141†** |" in text and "95 % bootstrap intervals" in text
     assert "[0.4" not in markdown(result_tables(runs)[0])
+
+
+def test_attacks_have_a_table_and_a_figure() -> None:
+    runs = [record("a", 0, 0.5), record("b", 0, 0.6)]
+    for run, rouge in zip(runs, (0.9, 0.3), strict=True):
+        after(run)["attacks"] = {"bits4": {"FE": 0.2, "MU": 0.7, "forget_rouge": rouge}}
+    table = result_tables(runs)[1]
+    assert table.name.endswith("-attacks")
+    cells = {c.name: cell for c, cell in zip(table.columns, table.rows["b"], strict=True)}
+    assert cells["bits4: forget ROUGE-L"].mean == 0.3 and cells["bits4: forget ROUGE-L"].rank == 1
+    assert cells["no attack: FE"].mean == 0.6 and cells["bits4: MU"].mean == 0.7
+    assert attacks_figure(runs) is not None and attacks_figure([record("a", 0, 0.5)]) is None
+    # Runs without the attack are not put beside it.
+    assert len(result_tables([*runs, record("c", 0, 0.5)])) == 5

@@ -95,6 +95,12 @@ def result_table(record: RunRecord) -> Table:
         mark = f" ({entered:g} of {full:g} scores)" if full and entered != full else ""
         b, a = before.get(key), after[key]
         table.add_row(label + mark, number(b), number(a), difference(b, a))
+    if after.get("attacks"):
+        table.add_section()
+        old = before.get("attacks", {})
+        for name, values in after["attacks"].items():
+            b, a = old.get(name, {}).get("forget_rouge"), values["forget_rouge"]
+            table.add_row(f"forget ROUGE-L, {name} ↓", number(b), number(a), difference(b, a))
     if "rwku" in after:
         table.add_section()
         old = before.get("rwku", {})

@@ -10,8 +10,11 @@ import torch
 from tqdm.auto import tqdm
 
 from unierase.scoring.batching import batches_by_length, embedded, left_pad
+from unierase.scoring.sampling import GumbelNoise, seed_of
 
 if TYPE_CHECKING:
+    from transformers import LogitsProcessor
+
     from unierase.models.language_model import LanguageModel
 
 
@@ -33,10 +36,11 @@ def greedy(
     max_new_tokens: int,
     banned: Sequence[int] = (),
     embeddings: Sequence[torch.Tensor | None] | None = None,
+    noise: LogitsProcessor | None = None,
 ) -> list[list[int]]:
     """The likeliest continuations of ``prompts`` in one batch: new token ids, with whatever
     follows the closing token. None of the ``banned`` tokens is chosen. embeddings: as in
-    ``PrefixStates.of``."""
+    ``PrefixStates.of``. noise: what is added to logits before the largest is taken."""
     padded = left_pad(prompts, lm.pad_id, lm.device)
     inputs = {"input_ids": padded["input_ids"], "attention_mask": padded["attention_mask"]}
     if embeddings is not None:  # the ids stay: the new tokens follow them
@@ -51,6 +55,7 @@ def greedy(
         eos_token_id=list(lm.stop_ids),
         pad_token_id=lm.pad_id,
         suppress_tokens=list(banned) or None,
+        logits_processor=None if noise is None else [noise],
     )
     new: list[list[int]] = output[:, inputs["input_ids"].shape[1] :].tolist()
     return new
@@ -63,10 +68,13 @@ def generate(
     batch_tokens: int = 8192,
     progress: str | None = None,
     banned: Sequence[int] = (),
+    temperature: float | None = None,
+    seed: str = "",
 ) -> list[Generation]:
-    """Greedy answers to ``questions``, in the order given, without the ``banned`` tokens.
+    """Answers to ``questions``, in the order given, without the ``banned`` tokens.
 
     batch_tokens: upper bound of rows x (prompt + ``max_new_tokens``) in one batch.
+    temperature: None answers greedily; else tokens are drawn, by ``seed`` and question alone.
     """
     readings = lm.read(questions)
     stop = set(lm.stop_ids)
@@ -98,6 +106,9 @@ def generate(
                 max_new_tokens,
                 banned,
                 [readings[i].embeddings for i in batch],
+                None
+                if temperature is None
+                else GumbelNoise(temperature, [seed_of(seed, questions[i]) for i in batch]),
             )
             for i, row in zip(batch, rows, strict=True):
                 keep(i, row)

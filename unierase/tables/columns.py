@@ -86,6 +86,27 @@ def by_round(rounds: int) -> tuple[Column, ...]:
     )
 
 
+def by_attack(attacks: Sequence[str]) -> tuple[Column, ...]:
+    """What comes back under attacks, and what is left of the rest."""
+    where = ("after", "attacks")
+    return (
+        Column("no attack: forget ROUGE-L", ("after", "sets", "forget", "rouge"), -1),
+        *(
+            Column(f"{attack}: forget ROUGE-L", (*where, attack, "forget_rouge"), -1)
+            for attack in attacks
+        ),
+        Column("no attack: FE", ("after", "FE"), 1),
+        *(Column(f"{attack}: FE", (*where, attack, "FE"), 1) for attack in attacks),
+        Column("no attack: MU", ("after", "MU"), 1),
+        *(Column(f"{attack}: MU", (*where, attack, "MU"), 1) for attack in attacks),
+    )
+
+
+def attacks_of(record: RunRecord) -> list[str]:
+    """The attacks a run was scored under."""
+    return list((record.after or {}).get("attacks") or {})
+
+
 def value(record: RunRecord, path: Sequence[str | int]) -> float | None:
     """The number at ``path`` in a record, or None."""
     found = _found(record, path)

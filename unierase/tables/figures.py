@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from unierase.experiment.record import RunRecord
-from unierase.tables.columns import value
+from unierase.tables.columns import attacks_of, value
 from unierase.tables.table import describe
 
 if TYPE_CHECKING:
@@ -134,6 +134,36 @@ def rounds_figure(records: Sequence[RunRecord]) -> Figure | None:
         axes.grid(alpha=0.3)
     axes.figure.axes[0].legend(fontsize=7)
     figure.suptitle(describe(records[0]), fontsize=8)
+    return figure
+
+
+def attacks_figure(records: Sequence[RunRecord]) -> Figure | None:
+    """What each attack brings back of the forget set, means over seeds; None without attacks."""
+    from matplotlib.figure import Figure
+
+    attacks = attacks_of(records[0])
+    if not attacks:
+        return None
+    paths = {
+        "no attack": ("after", "sets", "forget", "rouge"),
+        **{attack: ("after", "attacks", attack, "forget_rouge") for attack in attacks},
+    }
+    methods = sorted({record.method for record in records})
+    figure = Figure(figsize=(9.6, 3.8), layout="constrained")
+    axes = figure.add_subplot()
+    width = 0.85 / len(methods)
+    for i, method in enumerate(methods):
+        own = [record for record in records if record.method == method]
+        heights = [mean_of(own, path) for path in paths.values()]
+        places = [n + (i - (len(methods) - 1) / 2) * width for n in range(len(paths))]
+        shown = [(place, h) for place, h in zip(places, heights, strict=True) if h is not None]
+        axes.bar([p for p, _ in shown], [h for _, h in shown], width, label=method)
+    axes.set_xticks(range(len(paths)), [name.replace("_", " ") for name in paths], fontsize=8)
+    axes.set_ylabel("forget ROUGE-L (lower is better)")
+    axes.set_ylim(0, 1.02)
+    axes.set_title(describe(records[0]), fontsize=8, wrap=True)
+    axes.grid(axis="y", alpha=0.3)
+    axes.legend(fontsize=7, ncols=2)
     return figure
 
 

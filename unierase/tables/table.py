@@ -8,7 +8,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from unierase.experiment.record import RunRecord
-from unierase.tables.columns import COST, SCORES, Column, by_round, interval, value
+from unierase.tables.columns import (
+    COST,
+    SCORES,
+    Column,
+    attacks_of,
+    by_attack,
+    by_round,
+    interval,
+    value,
+)
 
 
 @dataclass(frozen=True)
@@ -65,7 +74,8 @@ def comparable_runs(records: Iterable[RunRecord]) -> dict[str, list[RunRecord]]:
 
 
 def result_tables(records: Iterable[RunRecord], intervals: bool = False) -> list[ResultTable]:
-    """Of each group of comparable runs: its scores, a sequence round by round, and its cost.
+    """Of each group of comparable runs: its scores, a sequence round by round, what attacks bring
+    back, and its cost.
 
     intervals: single runs are shown with their bootstrap intervals.
     """
@@ -80,6 +90,8 @@ def result_tables(records: Iterable[RunRecord], intervals: bool = False) -> list
         rounds = len(group[0].rounds)
         if group[0].scenario == "sequential" and rounds > 1:
             tables.append(_table(f"{name}-rounds", group, by_round(rounds)))
+        if attacks := attacks_of(group[0]):
+            tables.append(_table(f"{name}-attacks", group, by_attack(attacks)))
         tables.append(_table(f"{name}-cost", group, COST))
     return [table for table in tables if table.columns]
 
@@ -125,7 +137,8 @@ def scored_rows(record: RunRecord) -> tuple[tuple[str, Any], ...]:
 
 
 def _comparable_with(record: RunRecord) -> tuple[Any, ...]:
-    return (*_where(record), tuple(record.notes), len(record.rounds), scored_rows(record))
+    scored = (scored_rows(record), tuple(attacks_of(record)))
+    return (*_where(record), tuple(record.notes), len(record.rounds), scored)
 
 
 def _where(record: RunRecord) -> tuple[Any, ...]:
