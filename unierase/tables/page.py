@@ -17,12 +17,13 @@ section { margin: 3rem 0; }
 table { border-collapse: collapse; border-block: 2px solid; margin: 1rem 0; }
 th, td { padding: .25rem .7rem; text-align: right; white-space: nowrap; }
 th:first-child { text-align: left; }
-thead th { border-bottom: 1px solid; vertical-align: bottom; }
-caption { caption-side: bottom; text-align: left; color: #555; padding-top: .5rem; }
+thead th { border-bottom: 1px solid; vertical-align: bottom; white-space: normal; }
+figure { margin: 0; }
+figcaption { color: #555; max-width: 60rem; }
 .second { text-decoration: underline; }
 svg { max-width: 100%; height: auto; }
 @media (prefers-color-scheme: dark) {
-  body { color: #e6e6e6; background: #16181c; } caption { color: #aaa; }
+  body { color: #e6e6e6; background: #16181c; } figcaption { color: #aaa; }
   svg { background: #fff; }
 }
 """
@@ -59,9 +60,10 @@ def _section(table: ResultTable, figure: str) -> str:
     )
     said = escape(". ".join([table.caption, *table.notes]) + ".")
     return (
-        f'<section id="{escape(table.name)}"><h2>{escape(table.name)}</h2><div class="wide">'
-        f'<table><caption>{said}</caption><thead><tr><th scope="col">method</th>{head}</tr></thead>'
-        f"<tbody>{rows}</tbody></table></div>{figure}</section>"
+        f'<section id="{escape(table.name)}"><h2>{escape(table.name)}</h2><figure><div class="wide">'
+        f'<table><thead><tr><th scope="col">method</th>{head}</tr></thead>'
+        f"<tbody>{rows}</tbody></table></div><figcaption>{said}</figcaption></figure>"
+        f"{figure}</section>"
     )
 
 
