@@ -13,6 +13,7 @@ import pytest
 from unierase.errors import UserError
 from unierase.experiment.record import RunRecord, change, mean_metrics, read_record
 from unierase.experiment.report import result_table
+from unierase.tables.columns import Column
 from unierase.tables.figures import attacks_figure, pareto_front, rounds_figure, trade_off
 from unierase.tables.load import load_records
 from unierase.tables.page import page
@@ -254,3 +255,13 @@ def test_attacks_have_a_table_and_a_figure() -> None:
     assert attacks_figure(runs) is not None and attacks_figure([record("a", 0, 0.5)]) is None
     # Runs without the attack are not put beside it.
     assert len(result_tables([*runs, record("c", 0, 0.5)])) == 5
+
+
+def test_what_is_nearly_nothing_is_not_shown_as_nothing() -> None:
+    column = Column("Forget quality", ("after", "forget_quality"), 1)
+    assert column.shown(1.234e-12) == "1.2e-12"
+    assert column.shown(0.0) == "0.000" and column.shown(0.0004) == "4.0e-04"
+    runs = [record("a", 0, 0.5), record("b", 0, 0.5)]
+    after(runs[0])["forget_quality"], after(runs[1])["forget_quality"] = 3e-18, 1e-12
+    cells = result_tables(runs)[0].rows
+    assert [cells[name][-1].rank for name in ("a", "b")] == [2, 1]

@@ -59,8 +59,9 @@ def _section(table: ResultTable, figure: str) -> str:
         for label, cells in table.rows.items()
     )
     said = escape(". ".join([table.caption, *table.notes]) + ".")
+    name = escape(table.name)
     return (
-        f'<section id="{escape(table.name)}"><h2>{escape(table.name)}</h2><figure><div class="wide">'
+        f'<section id="{name}"><h2>{name}</h2><figure><div class="wide">'
         f'<table><thead><tr><th scope="col">method</th>{head}</tr></thead>'
         f"<tbody>{rows}</tbody></table></div><figcaption>{said}</figcaption></figure>"
         f"{figure}</section>"

@@ -16,11 +16,11 @@ def text(cell: Cell, column: Column) -> str:
     """Such as "0.912 ± 0.004†", or "–" for what was not computed."""
     if cell.mean is None:
         return "–"
-    number = f"{cell.mean * column.scale:.{column.digits}f}"
+    number = column.shown(cell.mean)
     if cell.deviation is not None:
-        number += f" ± {cell.deviation * column.scale:.{column.digits}f}"
+        number += f" ± {column.shown(cell.deviation)}"
     if cell.interval is not None:
-        low, high = (f"{end * column.scale:.{column.digits}f}" for end in cell.interval)
+        low, high = (column.shown(end) for end in cell.interval)
         number += f" [{low}, {high}]"
     return number + ("†" if cell.partial else "")
 

@@ -249,7 +249,7 @@ def _ranks(cells: Mapping[str, Cell], column: Column) -> dict[str, int]:
     if column.better == 0:
         return {}
     shown = {
-        label: round(cell.mean * column.scale, column.digits) * column.better
+        label: float(column.shown(cell.mean)) * column.better
         for label, cell in cells.items()
         if cell.mean is not None and label.split(" ")[0] not in UNRANKED
     }
