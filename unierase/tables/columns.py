@@ -28,7 +28,7 @@ class Column:
         return self.name + {1: " ↑", -1: " ↓", 0: ""}[self.better]
 
     def shown(self, value: float) -> str:
-        """``value`` as it stands in a table; one that would round to 0 without being 0 as 1.2e-34."""
+        """``value`` as it stands in a table; what would round to 0 without being 0 as 1.2e-34."""
         scaled = value * self.scale
         plain = f"{scaled:.{self.digits}f}"
         return f"{scaled:.1e}" if scaled and not float(plain) else plain
