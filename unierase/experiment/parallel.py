@@ -181,7 +181,7 @@ class Job:
         values = read_json(self.given / "request.json")
         for name in ("forget", "retain"):
             values[name] = tuple(
-                Row(**{**row, "perturbed_answers": tuple(row["perturbed_answers"])})
+                Row(**{key: tuple(v) if isinstance(v, list) else v for key, v in row.items()})
                 for row in values[name]
             )
         return UnlearningRequest(**{**values, "refusals": tuple(values["refusals"])})
