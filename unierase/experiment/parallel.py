@@ -180,10 +180,7 @@ class Job:
         """The request as it was given."""
         values = read_json(self.given / "request.json")
         for name in ("forget", "retain"):
-            values[name] = tuple(
-                Row(**{key: tuple(v) if isinstance(v, list) else v for key, v in row.items()})
-                for row in values[name]
-            )
+            values[name] = tuple(_row(row) for row in values[name])
         return UnlearningRequest(**{**values, "refusals": tuple(values["refusals"])})
 
     def finish(self, unlearned: Unlearned) -> None:
@@ -213,3 +210,9 @@ class Job:
         lm = source.load(self.result / "model", device)
         report = read_json(self.result / "report.json")
         return Unlearned(lm, read_state(self.result / STATE), report)
+
+
+def _row(values: Mapping[str, Any]) -> Row:
+    """A row from JSON, which knows no tuples."""
+    own: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    return Row(**own)
