@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -109,15 +109,9 @@ class RobustEvaluation(QuestionAnswerEvaluation):
 
 def without_attacks(evaluation: RobustEvaluation) -> QuestionAnswerEvaluation:
     """The evaluation without its attacks; its rows were chosen already."""
-    return QuestionAnswerEvaluation(
-        max_new_tokens=evaluation.max_new_tokens,
-        batch_tokens=evaluation.batch_tokens,
-        cosine=evaluation.cosine,
-        entailment=evaluation.entailment,
-        ban_unlearning_tokens=evaluation.ban_unlearning_tokens,
-        privacy=evaluation.privacy,
-        first_line=evaluation.first_line,
-    )
+    chosen = ("limit", "part")
+    own = (f.name for f in fields(QuestionAnswerEvaluation) if f.name not in chosen)
+    return QuestionAnswerEvaluation(**{name: getattr(evaluation, name) for name in own})
 
 
 # Attacks on the weights
@@ -216,74 +210,61 @@ def rounded(weight: torch.Tensor, bits: int) -> torch.Tensor:
 # Attacks on the prompt
 
 
+class Rewording(Attack, Protocol):
+    """The same rows, each asked in another way."""
+
+    def asked(self, row: Row, sets: Mapping[str, Sequence[Row]]) -> str:
+        """The question that is put in place of the row's own."""
+
+    def score(
+        self,
+        answers: QuestionAnswerEvaluation,
+        lm: LanguageModel,
+        sets: Mapping[str, Sequence[Row]],
+        forget: Sequence[Row],
+    ) -> AnswerSets:
+        return answers.score(
+            lm,
+            {
+                name: [replace(row, question=self.asked(row, sets)) for row in rows]
+                for name, rows in sets.items()
+            },
+        )
+
+
 @dataclass(frozen=True)
-class Paraphrase(Attack):
+class Paraphrase(Rewording):
     """The benchmark's paraphrased questions; rows that have none are not tested."""
 
     def tested(self, name: str, rows: Sequence[Row]) -> Sequence[Row]:
         return [row for row in rows if row.paraphrased_question]
 
-    def score(
-        self,
-        answers: QuestionAnswerEvaluation,
-        lm: LanguageModel,
-        sets: Mapping[str, Sequence[Row]],
-        forget: Sequence[Row],
-    ) -> AnswerSets:
-        return reworded(answers, lm, sets, lambda row: row.paraphrased_question or row.question)
+    def asked(self, row: Row, sets: Mapping[str, Sequence[Row]]) -> str:
+        return row.paraphrased_question or row.question
 
 
 @dataclass(frozen=True)
-class PrefixInjection(Attack):
+class PrefixInjection(Rewording):
     """``text`` before every question."""
 
     text: str
 
-    def score(
-        self,
-        answers: QuestionAnswerEvaluation,
-        lm: LanguageModel,
-        sets: Mapping[str, Sequence[Row]],
-        forget: Sequence[Row],
-    ) -> AnswerSets:
-        return reworded(answers, lm, sets, lambda row: f"{self.text} {row.question}")
+    def asked(self, row: Row, sets: Mapping[str, Sequence[Row]]) -> str:
+        return f"{self.text} {row.question}"
 
 
 @dataclass(frozen=True)
-class FewShot(Attack):
+class FewShot(Rewording):
     """``shots`` answered questions of the set ``of`` before every question, never its own."""
 
     shots: int
     of: str = "retain"
 
-    def score(
-        self,
-        answers: QuestionAnswerEvaluation,
-        lm: LanguageModel,
-        sets: Mapping[str, Sequence[Row]],
-        forget: Sequence[Row],
-    ) -> AnswerSets:
-        shown = list(sets.get(self.of, ()))
-
-        def asked(row: Row) -> str:
-            others = [other for other in shown if other.id != row.id]
-            drawn = random.Random(f"shots:{row.id}").sample(others, min(self.shots, len(others)))
-            pairs = "".join(f"Question: {r.question}\nAnswer: {r.answer}\n" for r in drawn)
-            return f"{pairs}Question: {row.question}"
-
-        return reworded(answers, lm, sets, asked)
-
-
-def reworded(
-    answers: QuestionAnswerEvaluation,
-    lm: LanguageModel,
-    sets: Mapping[str, Sequence[Row]],
-    asked: Callable[[Row], str],
-) -> AnswerSets:
-    """Scores of the same rows, each asked in another way."""
-    return answers.score(
-        lm, {n: [replace(row, question=asked(row)) for row in rows] for n, rows in sets.items()}
-    )
+    def asked(self, row: Row, sets: Mapping[str, Sequence[Row]]) -> str:
+        others = [other for other in sets.get(self.of, ()) if other.id != row.id]
+        drawn = random.Random(f"shots:{row.id}").sample(others, min(self.shots, len(others)))
+        pairs = "".join(f"Question: {r.question}\nAnswer: {r.answer}\n" for r in drawn)
+        return f"{pairs}Question: {row.question}"
 
 
 # Attacks on the decoding

@@ -160,7 +160,8 @@ class Experiment:
             log.info("%s: %s", step.name, _summary(done["metrics"]))
         if lm is not None and self._model_is_missing():
             self.files.keep_model(lm, state)
-        tracked.log_examples(self.files.examples(self.steps[-1].name, len(self.steps)))
+        if tracked.report_to:  # else nobody looks: no files are read for it
+            tracked.log_examples(self.files.examples(self.steps[-1].name, len(self.steps)))
         after = [done["metrics"] for done in record.rounds]
         if self.scenario.name == "precise":
             record.before, record.after = mean_metrics(before), mean_metrics(after)
