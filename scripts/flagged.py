@@ -24,6 +24,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from benchmarks.local import local_rows
+from benchmarks.rwku import attack
 from unierase.errors import UserError
 
 PER_PERSON = 20
@@ -60,8 +61,7 @@ def rwku_prompts(folder: str, people: Sequence[str]) -> dict[str, list[str]]:
     ):
         for row in local_rows(folder, "rwku", f"{file}.jsonl", ["query", "subject"]):
             if row["subject"] in people:
-                # "cross lingual (Spanish)", once written with a hyphen.
-                name = kind or str(row["type"]).split(" (")[0].replace("-", " ")
+                name = kind or attack(str(row["type"]))
                 sets.setdefault(name, []).append(str(row["query"]))
     return sets
 
