@@ -37,7 +37,7 @@ def _arguments() -> argparse.Namespace:
     inference.add_argument("overrides", nargs="*", help="for example method/flagging=minilm")
     train = commands.add_parser("train", help="steps of loss-based methods")
     train.add_argument("--batch-size", type=int, default=8, help="forget rows a step")
-    train.add_argument("--steps", type=int, default=6, help="of an epoch")
+    train.add_argument("--steps", type=int, default=6, help="timed, after a first one")
     for command in (edit, inference, train):
         command.add_argument("--model", default="tiny", help="a name in conf/model")
         command.add_argument("--out", type=Path, help="write the rows as JSON")

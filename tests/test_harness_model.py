@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from baselines.inference.guardrail import RefusalGuard
-from benchmarks.ability.harness_model import HarnessModel, _until
+from benchmarks.ability.harness_model import HarnessModel, until_first
 from unierase.errors import UserError
 from unierase.models.language_model import LanguageModel
 from unierase.rows import Row
@@ -109,9 +109,9 @@ def test_a_guarded_model_is_evaluated_like_any_other(
 
 
 def test_answers_end_at_the_first_stop_string() -> None:
-    assert _until("  x = 1\n\ndef f", {"until": ["\ndef", "\n\n"]}) == "  x = 1"
-    assert _until("all of it", {"until": "Q:"}) == "all of it"
-    assert _until("all of it", {}) == "all of it"
+    assert until_first("  x = 1\n\ndef f", ["\ndef", "\n\n"]) == "  x = 1"
+    assert until_first("all of it", ["Q:"]) == "all of it"
+    assert until_first("all of it", []) == "all of it"
 
 
 def test_perplexity_is_refused(lm: LanguageModel) -> None:

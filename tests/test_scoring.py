@@ -15,6 +15,7 @@ from unierase.rows import Row
 from unierase.scoring.batching import batches_by_length, left_pad
 from unierase.scoring.generation import generate
 from unierase.scoring.likelihood import answer_log_probabilities, score_answers
+from unierase.scoring.prefix import sharing
 
 LONG = "Where, in all of the wide world and on which day, was Ed Stone the very first born?"
 
@@ -54,6 +55,61 @@ def test_likelihoods_depend_on_their_row_alone(lm: LanguageModel, rows: list[Row
     for a, b, c in zip(together, alone, backwards, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
         np.testing.assert_allclose(a, c, atol=1e-5)
+
+
+def test_what_prompts_begin_with_is_run_once(lm: LanguageModel, rows: list[Row]) -> None:
+    """Two sets of examples before the questions, and a question without."""
+    shots = ["Bo lives in Lima. " * 4, "Cy was seen in Rome. " * 4]
+    questions = [f"{shot}{row.question}" for shot in shots for row in rows]
+    groups = sharing([lm.encode_prompt(q).ids for q in (*questions, "So?")])
+    assert sorted(i for _, members in groups for i in members) == list(range(11))
+    assert [sorted(m) for n, m in groups if n] == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
+    pairs = [(q, a) for q in (*questions, "So?") for a in ("Rome.", "A")]
+    runs = []
+    hook = lm.model.register_forward_pre_hook(
+        lambda _, __, inputs: runs.append(inputs["input_ids"].numel()), with_kwargs=True
+    )
+    together = answer_log_probabilities(lm, pairs)
+    spent = sum(runs)
+    runs.clear()
+    alone = [answer_log_probabilities(lm, [pair])[0] for pair in pairs]
+    hook.remove()
+    assert 2 * spent < sum(runs)
+    for a, b in zip(together, alone, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("rows", "groups"),
+    [
+        ([], []),
+        ([[1]], [(0, [0])]),
+        ([[1, 2], [1, 3]], [(0, [0, 1])]),  # too little in common
+        ([[*range(20), 1], [*range(20), 2]], [(20, [0, 1])]),
+        ([[*range(20)], [*range(20)]], [(19, [0, 1])]),  # something is left of each
+        ([[*range(40), 1], [*range(40), 2], [*range(17), 3], [9]], [(40, [0, 1]), (0, [2, 3])]),
+    ],
+)
+def test_sharing(rows: list[list[int]], groups: list[tuple[int, list[int]]]) -> None:
+    found = [(shared, sorted(members)) for shared, members in sharing(rows)]
+    assert found == groups
+
+
+def test_a_text_ends_an_answer(lm: LanguageModel, rows: list[Row]) -> None:
+    questions = [row.question for row in rows]
+    whole = generate(lm, questions, 12, banned=lm.stop_ids)
+    stop = whole[0].text[2:4]
+    assert stop.strip()
+    ended = generate(lm, questions, 12, banned=lm.stop_ids, until=[stop])
+    assert len(ended[0].token_ids) < 12
+    for full, cut in zip(whole, ended, strict=True):
+        assert full.token_ids[: len(cut.token_ids)] == cut.token_ids
+        if stop in lm.tokenizer.decode(full.token_ids, skip_special_tokens=True):
+            before = lm.tokenizer.decode(cut.token_ids[:-1], skip_special_tokens=True)
+            assert stop in lm.tokenizer.decode(cut.token_ids, skip_special_tokens=True)
+            assert stop not in before
+        else:
+            assert full == cut
 
 
 def test_generations_depend_on_their_question_alone(lm: LanguageModel, rows: list[Row]) -> None:

@@ -31,7 +31,7 @@ from unierase.experiment.tracking import Example, WandbTracker, _WandbRun
 from unierase.models import training
 from unierase.models.finetune import FinetuneRecipe, finetune
 from unierase.models.language_model import LanguageModel
-from unierase.models.training import answer_logits, token_log_probabilities
+from unierase.models.training import answer_logits, picked, token_log_probabilities
 from unierase.refusals import refusal_for
 from unierase.request import UnlearningRequest, Workbench
 from unierase.rows import Row
@@ -74,6 +74,17 @@ def test_training_and_scoring_see_the_same_log_probabilities(
     scored = answer_log_probabilities(lm, [(row.question, row.answer) for row in rows])
     for row, keep, expected in zip(values, mask.bool(), scored, strict=True):
         torch.testing.assert_close(row[keep].detach(), torch.tensor(expected), atol=1e-5, rtol=0)
+
+
+def test_picked_log_probabilities_are_cross_entropies() -> None:
+    """Values and gradients, with less memory."""
+    logits = torch.randn(3, 4, 7, dtype=torch.float64, requires_grad=True)
+    targets = torch.randint(7, (3, 4))
+    assert torch.autograd.gradcheck(lambda x: picked(x, targets), logits)
+    expected = -torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1), targets.flatten(), reduction="none"
+    ).view(3, 4)
+    torch.testing.assert_close(picked(logits, targets), expected)
 
 
 def test_finetuning_teaches(lm: LanguageModel, rows: list[Row]) -> None:

@@ -12,7 +12,8 @@ from unierase.files import content_key
 def config_values(cfg: DictConfig) -> dict[str, Any]:
     """The part of a config that decides a run's result, resolved.
 
-    Left out: where things lie, how they are logged, on what device, and batch sizes of scoring.
+    Left out: where things lie, how they are logged, on what device, batch sizes of scoring, and
+    how ability is measured where it is not.
     """
     plain = OmegaConf.create({name: cfg._get_node(name) for name in cfg if name != "hydra"})
     values = OmegaConf.to_container(plain, resolve=True)
@@ -21,8 +22,15 @@ def config_values(cfg: DictConfig) -> dict[str, Any]:
         values.pop(name, None)
     if isinstance(values.get("data"), dict):
         values["data"].pop("folder", None)
+    ability = values.pop("ability", None)
     if isinstance(values.get("evaluation"), dict):
         values["evaluation"].pop("batch_tokens", None)
+        if values["evaluation"].pop("ability", None) and isinstance(ability, dict):
+            values["ability"] = {
+                name: value
+                for name, value in ability.items()
+                if name not in ("batch_tokens", "data", "allow_code_execution")
+            }
     return {str(name): value for name, value in values.items()}
 
 

@@ -2,41 +2,101 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lm_eval.api.model import LM
 
 from unierase.errors import UserError
+from unierase.models.guard import Reading
+from unierase.models.prompt import ChatPrompt, Opened, TextPrompt
 from unierase.scoring.generation import generate
 from unierase.scoring.likelihood import score_answers
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
 
+    from unierase.models.guard import PromptGuard
     from unierase.models.language_model import LanguageModel
 
 MAX_NEW_TOKENS = 256
 """lm-eval's own default where a task sets none."""
 
 
+@dataclass(frozen=True)
+class Said:
+    """What a model made of one context. text, tokens: its answer, where one was generated.
+    emits_unl: [UNL] is in the answer; where nothing was generated, it is the likeliest token."""
+
+    text: str | None
+    tokens: int | None
+    emits_unl: bool
+
+
+@dataclass(frozen=True)
+class Asked:
+    """lm-eval's messages in one turn. system: the task's description. opening: the answer's first
+    words, given."""
+
+    system: str
+    question: str
+    opening: str
+
+    @staticmethod
+    def of(context: str) -> Asked:
+        """What ``HarnessModel.apply_chat_template`` made of the messages."""
+        try:
+            texts = {m["role"]: m["content"] for m in json.loads(context)}
+        except (json.JSONDecodeError, TypeError, KeyError):
+            return Asked("", context, "")  # no chat format was asked for
+        return Asked(texts.get("system", ""), texts["user"], texts.get("assistant", ""))
+
+    def to(self, lm: LanguageModel) -> tuple[LanguageModel, str]:
+        """The model in the format this is asked in, and the question to ask it."""
+        format, question = lm.prompt, self.question
+        if self.system and isinstance(format, ChatPrompt):
+            format = replace(format, system=self.system.strip())
+        elif self.system:
+            question = f"{self.system.strip()}\n\n{question}"
+        if self.opening:
+            format = Opened(format, self.opening)
+        return replace(lm, prompt=format), question
+
+
 class HarnessModel(LM):
     """Answers lm-eval's requests through the passes that feed all other metrics.
 
-    What lm-eval calls the context, few-shot examples included, is the question: it gets the
-    model's own prompt format, and a guard reads it like any other question. Ask lm-eval for
-    ``apply_chat_template=True, fewshot_as_multiturn=False``.
+    With lm-eval's ``apply_chat_template=True, fewshot_as_multiturn=False`` its messages get the
+    model's own prompt format, few-shot examples in the user's turn, and a guard reads that turn
+    like any other question. Without, contexts are read as they are.
+
+    max_new_tokens: at most so many, whatever a task allows.
+    said: what was made of each context, for what accuracy does not tell.
     """
 
-    def __init__(self, lm: LanguageModel, batch_tokens: int = 8192) -> None:
+    def __init__(
+        self,
+        lm: LanguageModel,
+        chat: bool = True,
+        batch_tokens: int = 8192,
+        max_new_tokens: int | None = None,
+    ) -> None:
         super().__init__()
-        self.lm = lm
+        most = lm.model.config.get_text_config().max_position_embeddings
+        room = min(max_new_tokens or MAX_NEW_TOKENS, most // 2)
+        lm = replace(lm, guard=LeftCut(lm.guard, most - room))
+        self.lm = lm if chat else replace(lm, prompt=TextPrompt("{question}"))
         self.batch_tokens = batch_tokens
+        self.max_new_tokens = max_new_tokens
+        self.said: dict[str, Said] = {}
 
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
-        """The messages' texts, one after another; the model's format is put around them later."""
-        return "\n\n".join(message["content"].strip() for message in chat_history)
+        """The messages as JSON: the model's format is put around them later."""
+        return json.dumps(chat_history)
 
     @property
     def tokenizer_name(self) -> str:
@@ -47,39 +107,93 @@ class HarnessModel(LM):
 
         The closing token does not count: a task compares continuations, not whole answers.
         """
-        closing = len(self.lm.end_ids)
-        pairs = []
-        for request in requests:
-            context, continuation = request.args
-            answer = self.lm.encode_answer(continuation.removeprefix(" "))[:-closing]
-            pairs.append((context, answer))
-        scores = score_answers(self.lm, pairs, self.batch_tokens, "lm-eval, likelihoods")
-        return [
-            (float(score.log_probabilities.sum()), bool(score.greedy.all())) for score in scores
-        ]
+        results: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
+        for asked, chosen in _alike([request.args[0] for request in requests]).items():
+            lm, _ = asked.to(self.lm)
+            closing = len(lm.end_ids)
+            contexts = [requests[i].args[0] for i in chosen]
+            questions = {c: Asked.of(c).to(self.lm)[1] for c in contexts}
+            pairs: list[tuple[str, Sequence[int]]] = []
+            for i, context in zip(chosen, contexts, strict=True):
+                continuation = requests[i].args[1].removeprefix(" ")
+                pairs.append((questions[context], lm.encode_answer(continuation)[:-closing]))
+            unlearning = [(c, token) for c in questions for token in lm.unlearning_tokens]
+            scores = score_answers(
+                lm,
+                [*pairs, *((questions[c], (token,)) for c, token in unlearning)],
+                self.batch_tokens,
+                "lm-eval, likelihoods",
+            )
+            for i, score in zip(chosen, scores, strict=False):
+                results[i] = (float(score.log_probabilities.sum()), bool(score.greedy.all()))
+            emitted = {
+                c
+                for (c, _), score in zip(unlearning, scores[len(pairs) :], strict=True)
+                if score.greedy.all()
+            }
+            self.said.update({c: Said(None, None, c in emitted) for c in contexts})
+        return results
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
         raise UserError("lm-eval tasks that measure perplexity: choose tasks that ask questions")
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
         """Greedy answers up to the first of the task's stop strings."""
-        answers: list[str] = [""] * len(requests)
-        by_limit: dict[int, list[int]] = {}
-        for i, request in enumerate(requests):
-            limit = int(request.args[1].get("max_gen_toks", MAX_NEW_TOKENS))
-            by_limit.setdefault(limit, []).append(i)
-        for limit, chosen in by_limit.items():
+        for asked, chosen in _alike([request.args[0] for request in requests]).items():
+            lm, _ = asked.to(self.lm)
             contexts = [requests[i].args[0] for i in chosen]
-            found = generate(self.lm, contexts, limit, self.batch_tokens, "lm-eval, generation")
-            for i, answer in zip(chosen, found, strict=True):
+            settings = requests[chosen[0]].args[1]  # one task's, so the same for all
+            limit = int(settings.get("max_gen_toks", MAX_NEW_TOKENS))
+            answers = generate(
+                lm,
+                [Asked.of(context).to(self.lm)[1] for context in contexts],
+                min(limit, self.max_new_tokens or limit),
+                self.batch_tokens,
+                "lm-eval, generation",
+                until=_stops(settings),
+            )
+            for context, answer in zip(contexts, answers, strict=True):
                 # Not ``answer.text``: a program may begin with the spaces of its indentation.
-                text = self.lm.tokenizer.decode(answer.token_ids, skip_special_tokens=True)
-                answers[i] = _until(text, requests[i].args[1])
-        return answers
+                text = lm.tokenizer.decode(answer.token_ids, skip_special_tokens=True)
+                text = until_first(text, _stops(settings))
+                self.said[context] = Said(text, len(answer.token_ids), answer.emits_unl)
+        return [self.said[request.args[0]].text or "" for request in requests]
 
 
-def _until(text: str, settings: dict[str, Any]) -> str:
-    """``text`` before the first of the stop strings."""
+@dataclass(frozen=True)
+class LeftCut:
+    """A guard that keeps the end of what is longer than the model reads, as lm-eval does."""
+
+    inner: PromptGuard | None
+    most: int
+
+    def read(self, lm: LanguageModel, questions: Sequence[str]) -> list[Reading]:
+        return [
+            reading
+            if len(reading.ids) <= self.most
+            else replace(
+                reading,
+                ids=reading.ids[-self.most :],
+                embeddings=None if reading.embeddings is None else reading.embeddings[-self.most :],
+            )
+            for reading in replace(lm, guard=self.inner).read(questions)
+        ]
+
+
+def _alike(contexts: Sequence[str]) -> dict[Asked, list[int]]:
+    """Indices of contexts by all but their question, in the order they come."""
+    groups: dict[Asked, list[int]] = {}
+    for i, context in enumerate(contexts):
+        groups.setdefault(replace(Asked.of(context), question=""), []).append(i)
+    return groups
+
+
+def _stops(settings: Mapping[str, Any]) -> list[str]:
     stops = settings.get("until") or []
-    found = [text.find(stop) for stop in ([stops] if isinstance(stops, str) else stops) if stop]
+    return [stop for stop in ([stops] if isinstance(stops, str) else stops) if stop]
+
+
+def until_first(text: str, stops: Sequence[str]) -> str:
+    """``text`` before the first of the stop strings."""
+    found = [text.find(stop) for stop in stops]
     return text[: min((place for place in found if place >= 0), default=len(text))]

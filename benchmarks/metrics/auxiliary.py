@@ -41,14 +41,23 @@ class SentenceEncoder:
 
     def scores(self, answers: Sequence[str], generations: Sequence[str]) -> list[float]:
         """max(0, cos) of every generation and its answer; 0 for an empty generation."""
-        encode = self._encoder.encode
-        left = encode(list(answers), normalize_embeddings=True, show_progress_bar=False)
-        right = encode(list(generations), normalize_embeddings=True, show_progress_bar=False)
-        similarities = (left * right).sum(-1).tolist()
+        similarities = (self._embedded(answers) * self._embedded(generations)).sum(-1).tolist()
         return [
             min(1.0, max(0.0, float(s))) if generation else 0.0
             for s, generation in zip(similarities, generations, strict=True)
         ]
+
+    def nearest(self, texts: Sequence[str], others: Sequence[str]) -> list[float]:
+        """max(0, cos) of every text and the nearest of ``others``; 0 for an empty text."""
+        similarities = (self._embedded(texts) @ self._embedded(others).T).max(-1).tolist()
+        return [
+            min(1.0, max(0.0, float(s))) if text else 0.0
+            for s, text in zip(similarities, texts, strict=True)
+        ]
+
+    def _embedded(self, texts: Sequence[str]) -> Any:
+        """Unit vectors, (texts, size)."""
+        return self._encoder.encode(list(texts), normalize_embeddings=True, show_progress_bar=False)
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +70,22 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def alone(function: Callable[..., Any], *arguments: Any) -> Any:
-    """``function(*arguments)`` in a new process, so that peaks of memory do not mix."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
+def alone(function: Callable[..., Any], *arguments: Any, returns_memory: bool = False) -> Any:
+    """``function(*arguments)`` in a new process, so that peaks of memory do not mix.
+
+    returns_memory: glibc gives memory back as soon as it is free, so that a peak is of what is
+    alive and not of what was alive and lies about in pieces.
+    """
+    with _environment(returns_memory), multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(function, arguments)
+
+
+@contextmanager
+def _environment(returns_memory: bool) -> Iterator[None]:
+    name = "MALLOC_MMAP_THRESHOLD_"
+    if returns_memory:
+        os.environ[name] = str(2**16)
+    try:
+        yield
+    finally:
+        os.environ.pop(name, None)

@@ -39,8 +39,9 @@ def read_state(path: Path) -> State:
 class RunFolder:
     """The files of a run that resuming needs. Every folder is complete or not there.
 
-    steps/<n>: result of a finished step and its scores. carried/<n>: model and state after step
-    n, kept until step n + 1 is finished. work/<n>: the method's own, kept until step n is.
+    steps/<n>: result of a finished step and its scores. ability/<n>: of each task its result.
+    carried/<n>: model and state after step n, kept until step n + 1 is finished and ability is
+    measured. work/<n>: the method's own, kept until step n is.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -94,6 +95,14 @@ class RunFolder:
             return None
         return source.load(path / "model", device), read_state(path / STATE)
 
+    def has_carried(self, number: int) -> bool:
+        """Whether model and state after step ``number`` are kept."""
+        return is_complete(self._carried(number))
+
+    def ability(self, number: int) -> Path:
+        """Where the results of ability tasks after step ``number`` lie."""
+        return self.folder / "ability" / f"{number:02d}"
+
     def work(self, number: int) -> Path:
         """Where the method keeps what it goes on from when it is killed in step ``number``."""
         return self.folder / "work" / f"{number:02d}"
@@ -125,7 +134,7 @@ class RunFolder:
 
     def clear(self) -> None:
         """Forget all steps and the model they led to."""
-        for name in ("steps", "carried", "work", "model"):
+        for name in ("steps", "ability", "carried", "work", "model"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
 
     def _carried(self, number: int) -> Path:

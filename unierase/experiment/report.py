@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -26,6 +26,13 @@ AGGREGATES = (
     ("model_utility", "TOFU model utility ↑"),
     ("forget_truth_ratio", "TOFU forget truth ratio"),
     ("forget_quality", "TOFU forget quality ↑"),
+)
+ABILITY = (
+    ("accuracy", "accuracy ↑"),
+    ("idk", "Idk ↓"),
+    ("length", "Len"),
+    ("empty", "empty answers ↓"),
+    ("repeated", "repeated phrases ↓"),
 )
 RWKU = (
     ("forget_fb", "forget FB ↓"),
@@ -101,6 +108,10 @@ def result_table(record: RunRecord) -> Table:
         for name, values in after["attacks"].items():
             b, a = old.get(name, {}).get("forget_rouge"), values["forget_rouge"]
             table.add_row(f"forget ROUGE-L, {name} ↓", number(b), number(a), difference(b, a))
+    if "ability" in after:
+        table.add_section()
+        for label, b, a in ability_lines(before.get("ability", {}), after["ability"]):
+            table.add_row(label, number(b), number(a), difference(b, a))
     if "rwku" in after:
         table.add_section()
         old = before.get("rwku", {})
@@ -112,6 +123,18 @@ def result_table(record: RunRecord) -> Table:
             b, a = old.get("membership", {}).get(name, {}).get("auc"), values["auc"]
             table.add_row(f"AUC of {name}", number(b), number(a), difference(b, a))
     return table
+
+
+def ability_lines(
+    before: Mapping[str, Any], after: Mapping[str, Any]
+) -> Iterator[tuple[str, Any, Any]]:
+    """Of every measure of ability: its name, its value before and after unlearning."""
+    for name, result in after["tasks"].items():
+        old = before.get("tasks", {}).get(name, {})
+        for key, label in ABILITY:
+            if result[key] is not None:
+                yield f"{name}, {label}", old.get(key), result[key]
+    yield "ability, mean accuracy ↑", before.get("accuracy"), after["accuracy"]
 
 
 def print_result(record: RunRecord, folder: str, console: Console | None = None) -> None:

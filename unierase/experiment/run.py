@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from unierase.config_types import check_types
 from unierase.errors import UserError, invalid_choice
+from unierase.experiment.ability import Abilities
 from unierase.experiment.changes import changed_share, parameter_count
 from unierase.experiment.checkpoint import RunFolder
 from unierase.experiment.knowledge import OwnAnswers, known_only
@@ -63,7 +64,8 @@ class Experiment:
         self.method = self._method()
         skeleton = self.source.skeleton()
         self.method.check(skeleton)
-        self.evaluation: Evaluation = instantiate(cfg.evaluation)
+        scoring = {name: cfg.evaluation[name] for name in cfg.evaluation if name != "ability"}
+        self.evaluation: Evaluation = instantiate(scoring)
         self.steps = hold_out(self.scenario.steps(self.data, cfg.seed), cfg.held_out, cfg.seed)
         if self.evaluation.settings().get("privacy") and self.data.holdout:
             self.steps = with_holdout(self.steps, self.data.holdout)
@@ -77,6 +79,7 @@ class Experiment:
             self.cache_dir,
             self.device,
         )
+        self.abilities = Abilities(instantiate(cfg.ability), self.data.refusals, self.cache_dir)
         self.before = CachedScores(
             self.targets.target, self.targets.target_key(), self.evaluation, self.cache_dir
         )
@@ -117,6 +120,10 @@ class Experiment:
             "scoring": f"{scored} rows in {len(self.steps)} step(s)",
             "folder": str(self.files.folder),
         }
+        if self.abilities:
+            asked = sum(self._asks_ability(n) for n in range(1, len(self.steps) + 1))
+            names = ", ".join(self.abilities.tasks.tasks)
+            plan["ability"] = f"{names}: before, and after {asked} step(s)"
         if self.cost:
             each = "" if len(self.steps) == 1 else ", each request"
             plan["cost"] = self.cost + each
@@ -134,13 +141,22 @@ class Experiment:
         with clock("scores before"):
             self._ask_target(record)
             before = [self._aggregate_before(step) for step in self.steps]
+        if self.abilities:
+            with clock("ability"):
+                key = self.targets.target_key()
+                ability = self.abilities.before(self.targets.target, key)
+            before = [{**metrics, "ability": ability} for metrics in before]
         lm: LanguageModel | None = None
         state: State = {}
         for number, step in enumerate(self.steps, start=1):
             done = self.files.step(number)
             if number == len(self.steps) and self._model_is_missing():
                 done = None
-            if done is None:
+            if done is not None and self._lacks_ability(number):
+                done = None
+            if done is not None:
+                lm = None  # whatever it is, it is not this step's
+            else:
                 if step.fresh:
                     lm, state = None, {}
                     gc.collect()
@@ -154,6 +170,10 @@ class Experiment:
                         return self.run(record, clock, tracked)
                     lm, state = carried
                 done, lm, state = self._step(number, step, lm, state, clock, tracked.report_to)
+            if self._asks_ability(number):
+                with clock("ability"):
+                    ability = self._ability_after(number, lm)
+                done = {**done, "metrics": {**done["metrics"], "ability": ability}}
             record.rounds.append(done)
             record.changed_share = done["changed_share"]
             tracked.log(done["metrics"], number)
@@ -184,6 +204,32 @@ class Experiment:
             steps.append(known)
         record.notes.append(note)
         self.steps = tuple(steps)
+
+    def _asks_ability(self, number: int) -> bool:
+        """Whether ability is measured after step ``number``: of models that go no further."""
+        return bool(self.abilities) and not self._goes_on(number)
+
+    def _goes_on(self, number: int) -> bool:
+        return number < len(self.steps) and not self.steps[number].fresh
+
+    def _lacks_ability(self, number: int) -> bool:
+        """Whether a finished step's ability is to be measured and its model is lost."""
+        if not self._asks_ability(number) or self.abilities.are_in(self.files.ability(number)):
+            return False
+        return not self.files.has_carried(number)
+
+    def _ability_after(self, number: int, lm: LanguageModel | None) -> dict[str, Any]:
+        def load() -> LanguageModel:
+            if lm is not None:
+                return lm
+            carried = self.files.carried(number, self.source, self.device)
+            assert carried is not None  # else the step was not taken for done
+            return self.method.restore(*carried)
+
+        ability = self.abilities.after(load, self.files.ability(number))
+        if not self._goes_on(number):
+            self.files.drop_carried(number)
+        return ability
 
     def _model_is_missing(self) -> bool:
         return bool(self.cfg.run.save_model and not self.files.has_model())
@@ -237,8 +283,7 @@ class Experiment:
             "changed_share": changed_share(self.targets.target(), unlearned.lm),
             "seconds": own.seconds,
         }
-        follows = number < len(self.steps) and not self.steps[number].fresh
-        if follows:
+        if self._goes_on(number) or self._asks_ability(number):
             self.files.carry(number, unlearned.lm, unlearned.state)
         self.files.write_step(number, done, scores)
         self.files.drop_carried(number - 1)
@@ -272,6 +317,7 @@ def run_experiment(
     part = experiment.evaluation.settings().get("part", "all")
     if part != "all":
         record.notes.append(f"the {part} half of each set")
+    record.notes += experiment.abilities.tasks.notes()
     print_plan(experiment.plan())
     experiment.run(record, clock, tracked)
     record.peak_memory_bytes = peak_memory()

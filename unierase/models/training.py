@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.autograd.function import once_differentiable
 
 from unierase.errors import UserError
 from unierase.scoring.batching import left_pad
@@ -173,6 +175,8 @@ def train(
         model.gradient_checkpointing_disable()
     model.eval()
     losses = [entry[STEP_LOSS] for entry in trainer.state.log_history if STEP_LOSS in entry]
+    del trainer, structure
+    gc.collect()  # the Trainer refers to itself: Adam's moments would stay in memory with it
     last = losses[-len(batches[-1]) :]
     return model, {"steps": float(len(losses)), "final_loss": sum(last) / len(last)}
 
@@ -197,11 +201,11 @@ def answer_logits(
     """
     rows = [(*prompt, *answer) for prompt, answer in zip(prompts, answers, strict=True)]
     inputs = left_pad(rows, lm.pad_id, lm.device)
-    longest = max(len(answer) for answer in answers)
+    width, longest = inputs["input_ids"].shape[1], max(len(answer) for answer in answers)
+    places = torch.arange(width - longest - 1, width - 1, device=lm.device)
     run = lm.model if model is None else model
-    logits = run(**inputs, use_cache=False, logits_to_keep=longest + 1).logits
-    mask = answer_mask(answers, lm.device)
-    return logits[:, :-1].float(), inputs["input_ids"][:, -longest:], mask
+    logits = run(**inputs, use_cache=False, logits_to_keep=places).logits
+    return logits.float(), inputs["input_ids"][:, -longest:], answer_mask(answers, lm.device)
 
 
 def token_log_probabilities(
@@ -217,7 +221,24 @@ def token_log_probabilities(
 
 def picked(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """log softmax of ``logits`` at ``targets``: (..., vocabulary) and (...) -> (...)."""
-    flat = torch.nn.functional.cross_entropy(
-        logits.flatten(0, -2), targets.flatten(), reduction="none"
-    )
-    return -flat.view_as(targets)
+    values: torch.Tensor = _Picked.apply(logits, targets)
+    return values
+
+
+class _Picked(torch.autograd.Function):
+    """As cross-entropy, which holds log softmax and two matrices of gradients beside the logits:
+    over a large vocabulary they are most of a step's memory. Here it is one."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        total = logits.logsumexp(-1)
+        ctx.save_for_backward(logits, targets, total)
+        return logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1) - total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        logits, targets, total = ctx.saved_tensors
+        gradient = gradient.unsqueeze(-1)
+        result = (logits - total.unsqueeze(-1)).exp_().mul_(-gradient)
+        return result.scatter_add_(-1, targets.unsqueeze(-1), gradient), None

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from tqdm.auto import tqdm
+from transformers import StoppingCriteria
 
 from unierase.scoring.batching import batches_by_length, embedded, left_pad
 from unierase.scoring.sampling import GumbelNoise, seed_of
 
 if TYPE_CHECKING:
-    from transformers import LogitsProcessor
+    from transformers import LogitsProcessor, PreTrainedTokenizerFast
 
     from unierase.models.language_model import LanguageModel
 
@@ -37,10 +38,12 @@ def greedy(
     banned: Sequence[int] = (),
     embeddings: Sequence[torch.Tensor | None] | None = None,
     noise: LogitsProcessor | None = None,
+    until: Sequence[str] = (),
 ) -> list[list[int]]:
     """The likeliest continuations of ``prompts`` in one batch: new token ids, with whatever
     follows the closing token. None of the ``banned`` tokens is chosen. embeddings: as in
-    ``PrefixStates.of``. noise: what is added to logits before the largest is taken."""
+    ``PrefixStates.of``. noise: what is added to logits before the largest is taken. until: texts
+    that end a row as the closing token does."""
     padded = left_pad(prompts, lm.pad_id, lm.device)
     inputs = {"input_ids": padded["input_ids"], "attention_mask": padded["attention_mask"]}
     if embeddings is not None:  # the ids stay: the new tokens follow them
@@ -56,9 +59,30 @@ def greedy(
         pad_token_id=lm.pad_id,
         suppress_tokens=list(banned) or None,
         logits_processor=None if noise is None else [noise],
+        stopping_criteria=[StopTexts(lm.tokenizer, until, padded["input_ids"].shape[1])]
+        if until
+        else None,
     )
     new: list[list[int]] = output[:, inputs["input_ids"].shape[1] :].tolist()
     return new
+
+
+class StopTexts(StoppingCriteria):
+    """Ends each row once one of some texts is in it. prompt: tokens before the first new one."""
+
+    WINDOW = 16
+    """Tokens at the end that are looked at: a text that a token completes is no longer."""
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], prompt: int
+    ) -> None:
+        self.tokenizer, self.texts, self.prompt = tokenizer, texts, prompt
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        start = max(self.prompt, input_ids.shape[1] - self.WINDOW)
+        ends = self.tokenizer.batch_decode(input_ids[:, start:], skip_special_tokens=True)
+        found = [any(text in end for text in self.texts) for end in ends]
+        return torch.tensor(found, device=input_ids.device)
 
 
 def generate(
@@ -70,11 +94,13 @@ def generate(
     banned: Sequence[int] = (),
     temperature: float | None = None,
     seed: str = "",
+    until: Sequence[str] = (),
 ) -> list[Generation]:
     """Answers to ``questions``, in the order given, without the ``banned`` tokens.
 
     batch_tokens: upper bound of rows x (prompt + ``max_new_tokens``) in one batch.
     temperature: None answers greedily; else tokens are drawn, by ``seed`` and question alone.
+    until: texts that end an answer; they stay in it.
     """
     readings = lm.read(questions)
     stop = set(lm.stop_ids)
@@ -109,6 +135,7 @@ def generate(
                 None
                 if temperature is None
                 else GumbelNoise(temperature, [seed_of(seed, questions[i]) for i in batch]),
+                until,
             )
             for i, row in zip(batch, rows, strict=True):
                 keep(i, row)

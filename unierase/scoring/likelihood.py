@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,9 +12,10 @@ import torch
 from tqdm.auto import tqdm
 
 from unierase.scoring.batching import batches_by_length, left_pad
-from unierase.scoring.prefix import PrefixStates, Suffixes
+from unierase.scoring.prefix import PrefixStates, Suffixes, sharing
 
 if TYPE_CHECKING:
+    from unierase.models.guard import Reading
     from unierase.models.language_model import LanguageModel
 
 
@@ -61,8 +62,9 @@ def score_answers(
 ) -> list[AnswerScores]:
     """Scores of every (question, token ids of an answer), in the order given.
 
-    A question is run once for all its answers, and logits are computed for answer tokens only; a
-    row's values do not depend on what shares its batch (to rounding).
+    A question is run once for all its answers, what many questions begin with once for all of
+    them, and logits are computed for answer tokens only; a row's values do not depend on what
+    shares its batch (to rounding).
 
     batch_tokens: upper bound of rows x padded length in one forward pass.
     standardise: ``AnswerScores.standardised`` is wanted, too.
@@ -85,32 +87,45 @@ def score_answers(
             results[i] = reply_scores(answers[i], reply, len(lm.tokenizer))
     left = sum(scores is None for scores in results)
     with tqdm(total=left, desc=progress, disable=progress is None, leave=False) as bar:
-        for places in batches_by_length([len(prompts[q]) for q in asked], batch_tokens):
+        for places, after in _groups(lm, [readings[q] for q in asked], batch_tokens):
             batch = [asked[place] for place in places]
-            # The prompt's last token goes with the answers: it predicts their first tokens.
+            start = 0 if after is None else after.mask.shape[1]
             prefixes = PrefixStates.of(
                 lm,
-                [prompts[q][:-1] for q in batch],
-                [None if (e := readings[q].embeddings) is None else e[:-1] for q in batch],
+                [prompts[q][start:] for q in batch],
+                [readings[q].embeddings for q in batch],
+                after,
             )
             waiting = [(row, i) for row, q in enumerate(batch) for i in pairs_of[questions[q]]]
             width = prefixes.mask.shape[1]
             lengths = [width + len(answers[i]) for _, i in waiting]
             for chosen in batches_by_length(lengths, batch_tokens):
                 members = [waiting[c] for c in chosen]
-                suffixes = [(prompts[batch[row]][-1], *answers[i][:-1]) for row, i in members]
-                starts = [len(prompts[batch[row]]) - 1 for row, _ in members]
+                rows = [row for row, _ in members]
                 scored = _scores(
-                    lm,
-                    prefixes.rows([row for row, _ in members]),
-                    Suffixes.of(suffixes, starts, lm),
-                    [answers[i] for _, i in members],
-                    standardise,
+                    lm, prefixes.rows(rows), [answers[i] for _, i in members], standardise
                 )
                 for (_, i), scores in zip(members, scored, strict=True):
                     results[i] = scores
                 bar.update(len(members))
     return [scores for scores in results if scores is not None]
+
+
+def _groups(
+    lm: LanguageModel, readings: Sequence[Reading], batch_tokens: int
+) -> Iterator[tuple[list[int], PrefixStates | None]]:
+    """Batches of ``readings``, by index, and the states their prompts go on from: what many begin
+    with, such as the examples before a question, is run once."""
+    own = [i for i, reading in enumerate(readings) if reading.embeddings is not None]
+    plain = [i for i, reading in enumerate(readings) if reading.embeddings is None]
+    groups = [(0, own)] if own else []
+    for shared, places in sharing([readings[i].ids for i in plain]):
+        groups.append((shared, [plain[place] for place in places]))
+    for shared, members in groups:
+        after = PrefixStates.of(lm, [readings[members[0]].ids[:shared]]) if shared else None
+        lengths = [len(readings[i].ids) for i in members]
+        for places in batches_by_length(lengths, batch_tokens):
+            yield [members[place] for place in places], after
 
 
 @torch.inference_mode()
@@ -133,18 +148,15 @@ def score_texts(
             inputs = left_pad([rows[i] for i in batch], lm.pad_id, lm.device)
             logits = lm.model(**inputs, use_cache=False).logits
             for i, own in zip(batch, logits, strict=True):
-                results[i] = _text_scores(own[-len(rows[i]) :].float(), rows[i])
+                results[i] = _text_scores(own[-len(rows[i]) :], rows[i])
             bar.update(len(batch))
     return [results[i] for i in range(len(rows))]
 
 
 def _text_scores(logits: torch.Tensor, ids: Sequence[int]) -> AnswerScores:
     """Scores of the tokens ``ids[1:]``. logits: (tokens, vocabulary)."""
-    before = logits[:-1]
     targets = torch.tensor(ids[1:], device=logits.device)
-    log_p = before.gather(-1, targets[:, None]).squeeze(-1) - before.logsumexp(-1)
-    parts = (log_p, before.argmax(-1) == targets, _standardised(before, log_p))
-    return AnswerScores(*(part.cpu().numpy() for part in parts))
+    return AnswerScores(*_measured(logits[:-1], targets, standardise=True))
 
 
 def reply_scores(answer: Sequence[int], reply: Sequence[int], vocabulary: int) -> AnswerScores:
@@ -163,30 +175,53 @@ def reply_scores(answer: Sequence[int], reply: Sequence[int], vocabulary: int) -
 
 def _scores(
     lm: LanguageModel,
-    prefixes: PrefixStates,
-    suffixes: Suffixes,
+    prompts: PrefixStates,
     answers: Sequence[Sequence[int]],
     standardise: bool,
 ) -> list[AnswerScores]:
-    """Of each row: the scores of its answer, position t of the suffix predicting token t."""
-    logits = lm.model(
-        input_ids=suffixes.ids,
-        attention_mask=torch.cat([prefixes.mask, suffixes.mask], dim=1),
-        position_ids=suffixes.positions,
-        past_key_values=prefixes.cache(),
-        use_cache=True,
-    ).logits
-    own = suffixes.mask.bool()
-    targets = torch.tensor([token for answer in answers for token in answer], device=own.device)
-    # Cast first: models return their own dtype.
-    kept = logits[own].float()
-    log_p = kept.gather(-1, targets[:, None]).squeeze(-1) - kept.logsumexp(-1)
-    greedy = kept.argmax(-1) == targets
-    lengths = [len(answer) for answer in answers]
-    parts = [log_p.cpu().split(lengths), greedy.cpu().split(lengths)]
+    """Of each row: the scores of its answer. The prompt predicts the first token, and the answer's
+    own tokens the others; an answer of one token takes no pass of its own."""
+    firsts = torch.tensor([answer[0] for answer in answers], device=lm.device)
+    first = _measured(prompts.next_logits, firsts, standardise)
+    longer = [row for row, answer in enumerate(answers) if len(answer) > 1]
+    rest: dict[int, list[np.ndarray]] = {}
+    if longer:
+        prefixes = prompts.rows(longer) if len(longer) < len(answers) else prompts
+        starts = prefixes.mask.sum(-1).tolist()
+        suffixes = Suffixes.of([answers[row][:-1] for row in longer], starts, lm)
+        logits = lm.model(
+            input_ids=suffixes.ids,
+            attention_mask=torch.cat([prefixes.mask, suffixes.mask], dim=1),
+            position_ids=suffixes.positions,
+            past_key_values=prefixes.cache(),
+            use_cache=True,
+        ).logits[suffixes.mask.bool()]
+        flat = [token for row in longer for token in answers[row][1:]]
+        parts = _measured(logits, torch.tensor(flat, device=logits.device), standardise)
+        ends = np.cumsum([len(answers[row]) - 1 for row in longer])[:-1]
+        pieces = zip(*(np.split(part, ends) for part in parts), strict=True)
+        rest = {row: list(own) for row, own in zip(longer, pieces, strict=True)}
+    return [
+        AnswerScores(
+            *(
+                np.concatenate([part[row : row + 1], *([rest[row][n]] if row in rest else [])])
+                for n, part in enumerate(first)
+            )
+        )
+        for row in range(len(answers))
+    ]
+
+
+def _measured(
+    logits: torch.Tensor, targets: torch.Tensor, standardise: bool
+) -> tuple[np.ndarray, ...]:
+    """The fields of ``AnswerScores`` at every place. (tokens, vocabulary) and (tokens,)."""
+    logits = logits.float()  # before anything else: models return their own dtype
+    log_p = logits.gather(-1, targets[:, None]).squeeze(-1) - logits.logsumexp(-1)
+    parts = [log_p, logits.argmax(-1) == targets]
     if standardise:
-        parts.append(_standardised(kept, log_p).cpu().split(lengths))
-    return [AnswerScores(*(part.numpy() for part in row)) for row in zip(*parts, strict=True)]
+        parts.append(_standardised(logits, log_p))
+    return tuple(part.cpu().numpy() for part in parts)
 
 
 def _standardised(logits: torch.Tensor, log_p: torch.Tensor) -> torch.Tensor:

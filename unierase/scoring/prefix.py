@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,10 +24,12 @@ class PrefixStates:
     """layers: keys and values of each layer, (rows, heads, longest, head size), left-padded.
 
     mask: (rows, longest), 1 at a prefix's own tokens.
+    next_logits: (rows, vocabulary), what follows each prefix.
     """
 
     layers: Sequence[KeysAndValues]
     mask: torch.Tensor
+    next_logits: torch.Tensor
 
     @classmethod
     @torch.no_grad()
@@ -35,11 +38,12 @@ class PrefixStates:
         lm: LanguageModel,
         prefixes: Sequence[Sequence[int]],
         embeddings: Sequence[torch.Tensor | None] | None = None,
+        after: PrefixStates | None = None,
     ) -> PrefixStates:
         """Run the model over ``prefixes``; an empty one is all padding.
 
         embeddings: of each prefix its tokens' input embeddings, (tokens, d_h), or None for those
-        the model has for them.
+        the model has for them. after: the states, of one row, that all prefixes go on from.
         """
         inputs = left_pad([ids or (lm.pad_id,) for ids in prefixes], lm.pad_id, lm.device)
         for i, ids in enumerate(prefixes):
@@ -48,8 +52,14 @@ class PrefixStates:
         if embeddings is not None:
             inputs = embedded(lm.model, inputs, embeddings)
         cache = DynamicCache()
-        lm.model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        return cls([(layer.keys, layer.values) for layer in cache.layers], inputs["attention_mask"])
+        if after is not None:
+            before = after.repeated(len(prefixes))
+            cache = before.cache()
+            inputs["position_ids"] += before.mask.sum(-1, keepdim=True)
+            inputs["attention_mask"] = torch.cat([before.mask, inputs["attention_mask"]], dim=1)
+        output = lm.model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        layers = [(layer.keys, layer.values) for layer in cache.layers]
+        return cls(layers, inputs["attention_mask"], output.logits[:, -1])
 
     @classmethod
     def joined(cls, parts: Sequence[PrefixStates]) -> PrefixStates:
@@ -63,19 +73,33 @@ class PrefixStates:
             (padded([keys for keys, _ in layer]), padded([values for _, values in layer]))
             for layer in zip(*(part.layers for part in parts), strict=True)
         ]
-        return cls(layers, torch.cat([_left_padded(part.mask, longest, 1) for part in parts]))
+        mask = torch.cat([_left_padded(part.mask, longest, 1) for part in parts])
+        return cls(layers, mask, torch.cat([part.next_logits for part in parts]))
 
     def rows(self, chosen: Sequence[int]) -> PrefixStates:
         """A batch of the ``chosen`` rows, with no more padding than they need."""
         index = torch.tensor(list(chosen), device=self.mask.device)
         mask = self.mask[index]
+        kept = mask.any(dim=0)
         # One padding column stays for empty prefixes: a cache of no columns has no layers.
-        longest = max(1, int(mask.sum(-1).max()))
-        start = mask.shape[1] - longest
+        kept[-1] = True
+        whole = bool(kept.all())
         layers = [
-            (keys[index, :, start:], values[index, :, start:]) for keys, values in self.layers
+            (keys[index], values[index])
+            if whole
+            else (keys[index][:, :, kept], values[index][:, :, kept])
+            for keys, values in self.layers
         ]
-        return PrefixStates(layers, mask[:, start:])
+        return PrefixStates(layers, mask[:, kept], self.next_logits[index])
+
+    def repeated(self, times: int) -> PrefixStates:
+        """A batch of the one row there is, many times; it takes the memory of one."""
+        layers = [
+            (keys.expand(times, -1, -1, -1), values.expand(times, -1, -1, -1))
+            for keys, values in self.layers
+        ]
+        logits = self.next_logits.expand(times, -1)
+        return PrefixStates(layers, self.mask.expand(times, -1), logits)
 
     @property
     def bytes(self) -> int:
@@ -85,6 +109,54 @@ class PrefixStates:
     def cache(self) -> DynamicCache:
         """A cache for one forward pass; the pass appends to it and leaves the states alone."""
         return DynamicCache(self.layers)
+
+
+SHORTEST = 16
+"""Fewer tokens in common are not worth a pass of their own."""
+
+
+def sharing(rows: Sequence[Sequence[int]]) -> list[tuple[int, list[int]]]:
+    """Groups of rows that begin alike, as (tokens in common, indices); each row is in one.
+
+    Of all ways to group them, nested as beginnings are, the one that leaves the fewest tokens to
+    run. In common is less than the whole of any row. Rows that share nothing are one group of 0.
+    """
+    order = sorted(range(len(rows)), key=lambda i: (tuple(rows[i]), i))
+    common = [_alike(rows[one], rows[other]) for one, other in pairwise(order)]
+    alone: list[int] = []
+    groups: list[tuple[int, list[int]]] = []
+    for first, last in _best(common, 0, len(order))[1] if order else []:
+        members = order[first:last]
+        if last - first == 1:
+            alone += members
+        else:
+            most = min(len(rows[i]) for i in members) - 1
+            groups.append((min(most, *common[first : last - 1]), members))
+    return [*groups, (0, alone)] if alone else groups
+
+
+def _alike(one: Sequence[int], other: Sequence[int]) -> int:
+    """Tokens at the beginning that are the same."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+def _best(common: Sequence[int], first: int, last: int) -> tuple[int, list[tuple[int, int]]]:
+    """Tokens saved, and the parts of rows ``first`` to ``last`` (in sorted order) that save them.
+
+    common: what each row has in common with the next.
+    """
+    inside = common[first : last - 1]
+    if not inside:
+        return 0, [(first, last)]
+    fewest = min(inside)
+    together = fewest * len(inside) - SHORTEST if fewest >= SHORTEST else 0
+    cuts = [first, *(first + i + 1 for i, n in enumerate(inside) if n == fewest), last]
+    apart = [_best(common, a, b) for a, b in pairwise(cuts)]
+    saved = sum(part[0] for part in apart)
+    if together > saved:
+        return together, [(first, last)]
+    return saved, [part for _, parts in apart for part in parts]
 
 
 def _left_padded(tensor: torch.Tensor, length: int, dim: int) -> torch.Tensor:

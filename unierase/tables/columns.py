@@ -70,6 +70,22 @@ SCORES = (
     Column("Flu", ("after", "rwku", "flu"), 1, 100.0, 1),
     Column("Model utility", ("after", "model_utility"), 1),
     Column("Forget quality", ("after", "forget_quality"), 1),
+    Column("Ability", ("after", "ability", "accuracy"), 1),
+    *(
+        Column(f"{heading} {measure}", ("after", "ability", "tasks", task, key), better, scale, 1)
+        for task, heading in (
+            ("mmlu", "MMLU"),
+            ("gsm8k", "GSM8K"),
+            ("humaneval", "HumanEval"),
+            ("triviaqa", "TriviaQA"),
+            ("truthfulqa", "TruthfulQA"),
+        )
+        for measure, key, better, scale in (
+            ("Acc", "accuracy", 1, 100.0),
+            ("Idk", "idk", -1, 100.0),
+            ("Len", "length", 0, 1.0),
+        )
+    ),
 )
 
 COST = (

@@ -105,8 +105,8 @@ def headlines(records: Sequence[RunRecord]) -> tuple[str, ...]:
     means: dict[str, dict[str, float]] = {}
     for method in {record.method for record in records}:
         own = [record for record in records if record.method == method]
-        for name in ("FE", "MU", "ability"):
-            values = [value(record, ("after", name)) for record in own]
+        for name, path in (("FE", ("FE",)), ("MU", ("MU",)), ("ability", ("ability", "accuracy"))):
+            values = [value(record, ("after", *path)) for record in own]
             numbers = [v for v in values if v is not None]
             if len(numbers) == len(values):
                 means.setdefault(method, {})[name] = statistics.fmean(numbers)
