@@ -2,10 +2,12 @@
 
 python scripts/bench.py edit [--model tiny] [--facts 1 10 40] [--plain 4]
 python scripts/bench.py inference [--model tiny] [--prompts 20] [--tokens 32] [OVERRIDE ...]
+python scripts/bench.py ability [--model tiny] [--questions 100]
 python scripts/bench.py train [--model tiny] [--batch-size 8] [--steps 6]
 
 edit: target values, keys and update of UniErase's stage 2, against one fact at a time.
 inference: methods that leave the weights alone against the bare model, prompt by prompt.
+ability: MMLU with five examples, against lm-eval's own model at its best batch size.
 train: steps of loss-based methods against plain finetuning, and memory against a second model.
 """
 
@@ -16,6 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarking.ability import bench_ability
 from benchmarking.edit import bench_edit
 from benchmarking.inference import bench_inference
 from benchmarking.train import bench_train
@@ -38,7 +41,9 @@ def _arguments() -> argparse.Namespace:
     train = commands.add_parser("train", help="steps of loss-based methods")
     train.add_argument("--batch-size", type=int, default=8, help="forget rows a step")
     train.add_argument("--steps", type=int, default=6, help="timed, after a first one")
-    for command in (edit, inference, train):
+    ability = commands.add_parser("ability", help="MMLU against lm-eval's own model")
+    ability.add_argument("--questions", type=int, default=100, help="ten of each subject")
+    for command in (edit, inference, train, ability):
         command.add_argument("--model", default="tiny", help="a name in conf/model")
         command.add_argument("--out", type=Path, help="write the rows as JSON")
     return parser.parse_args()
@@ -49,6 +54,8 @@ def _measured(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         return bench_edit(arguments.model, arguments.facts, arguments.plain)
     if arguments.command == "train":
         return bench_train(arguments.model, arguments.batch_size, arguments.steps)
+    if arguments.command == "ability":
+        return bench_ability(arguments.model, arguments.questions)
     return bench_inference(
         arguments.model, arguments.prompts, arguments.tokens, arguments.overrides
     )

@@ -13,7 +13,7 @@ from unierase.editing.token import add_unlearning_tokens
 from unierase.models.language_model import LanguageModel
 from unierase.rows import Row
 from unierase.scoring.batching import batches_by_length, left_pad
-from unierase.scoring.generation import generate
+from unierase.scoring.generation import StopTexts, generate
 from unierase.scoring.likelihood import answer_log_probabilities, score_answers
 from unierase.scoring.prefix import sharing
 
@@ -96,20 +96,17 @@ def test_sharing(rows: list[list[int]], groups: list[tuple[int, list[int]]]) -> 
 
 
 def test_a_text_ends_an_answer(lm: LanguageModel, rows: list[Row]) -> None:
+    texts = ["Ada Stone was born in Rome.", "Ada Stone was born in Oslo."]
+    encoded = [lm.tokenizer(text)["input_ids"] for text in texts]
+    width = min(len(ids) for ids in encoded)
+    ids = torch.tensor([row[-width:] for row in encoded])
+    assert StopTexts(lm.tokenizer, ["Rome"], 0)(ids, None).tolist() == [True, False]
+    assert StopTexts(lm.tokenizer, ["Rome", "slo."], 0)(ids, None).tolist() == [True, True]
+    assert StopTexts(lm.tokenizer, ["Rome"], width)(ids, None).tolist() == [False, False]
     questions = [row.question for row in rows]
-    whole = generate(lm, questions, 12, banned=lm.stop_ids)
-    stop = whole[0].text[2:4]
-    assert stop.strip()
-    ended = generate(lm, questions, 12, banned=lm.stop_ids, until=[stop])
-    assert len(ended[0].token_ids) < 12
-    for full, cut in zip(whole, ended, strict=True):
-        assert full.token_ids[: len(cut.token_ids)] == cut.token_ids
-        if stop in lm.tokenizer.decode(full.token_ids, skip_special_tokens=True):
-            before = lm.tokenizer.decode(cut.token_ids[:-1], skip_special_tokens=True)
-            assert stop in lm.tokenizer.decode(cut.token_ids, skip_special_tokens=True)
-            assert stop not in before
-        else:
-            assert full == cut
+    whole = generate(lm, questions, 4, banned=lm.stop_ids)
+    ended = generate(lm, questions, 4, banned=lm.stop_ids, until=[""])
+    assert [a.token_ids[:1] for a in whole] == [a.token_ids for a in ended]
 
 
 def test_generations_depend_on_their_question_alone(lm: LanguageModel, rows: list[Row]) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.ability.programs import LAYERS, confinement
 from benchmarks.ability.tasks import TASKS, chosen_rows, loaded
 from benchmarks.metrics.auxiliary import SentenceEncoder
 from unierase.errors import UserError, invalid_choice
@@ -14,6 +16,8 @@ from unierase.files import write_json, write_json_lines
 
 if TYPE_CHECKING:
     from unierase.models.language_model import LanguageModel
+
+log = logging.getLogger(__name__)
 
 FEWSHOT_SEED = 1234
 """lm-eval's own: its command line shows the same examples."""
@@ -100,6 +104,10 @@ class Ability:
         from benchmarks.ability.harness_model import HarnessModel
 
         task = TASKS[name]
+        if task.programs:
+            for layer, held in confinement().items():
+                if not held:
+                    log.warning("%s: programs are not confined in %s", name, LAYERS[layer])
         model = HarnessModel(lm, self.chat, self.batch_tokens, self.max_new_tokens)
         with loaded(task, self.chat, self.data, cache_dir) as found:
             for one in found["tasks"].values():

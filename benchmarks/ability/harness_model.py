@@ -73,7 +73,7 @@ class HarnessModel(LM):
     like any other question. Without, contexts are read as they are.
 
     max_new_tokens: at most so many, whatever a task allows.
-    said: what was made of each context, for what accuracy does not tell.
+    most: tokens it reads. said: what was made of each context, for what accuracy does not tell.
     """
 
     def __init__(
@@ -84,9 +84,9 @@ class HarnessModel(LM):
         max_new_tokens: int | None = None,
     ) -> None:
         super().__init__()
-        most = lm.model.config.get_text_config().max_position_embeddings
-        room = min(max_new_tokens or MAX_NEW_TOKENS, most // 2)
-        lm = replace(lm, guard=LeftCut(lm.guard, most - room))
+        self.most: int = lm.model.config.get_text_config().max_position_embeddings
+        room = min(max_new_tokens or MAX_NEW_TOKENS, self.most // 2)
+        lm = replace(lm, guard=LeftCut(lm.guard, self.most - room))
         self.lm = lm if chat else replace(lm, prompt=TextPrompt("{question}"))
         self.batch_tokens = batch_tokens
         self.max_new_tokens = max_new_tokens
