@@ -3,7 +3,7 @@
 python scripts/bench.py edit [--model tiny] [--facts 1 10 40] [--plain 4]
 python scripts/bench.py inference [--model tiny] [--prompts 20] [--tokens 32] [OVERRIDE ...]
 python scripts/bench.py ability [--model tiny] [--questions 100]
-python scripts/bench.py train [--model tiny] [--batch-size 8] [--steps 6]
+python scripts/bench.py train [--model tiny] [--batch-size 8] [--steps 6] [--methods npo_gd ...]
 
 edit: target values, keys and update of UniErase's stage 2, against one fact at a time.
 inference: methods that leave the weights alone against the bare model, prompt by prompt.
@@ -21,7 +21,7 @@ from typing import Any
 from benchmarking.ability import bench_ability
 from benchmarking.edit import bench_edit
 from benchmarking.inference import bench_inference
-from benchmarking.train import bench_train
+from benchmarking.train import METHODS, bench_train
 
 from unierase.errors import UserError
 
@@ -43,6 +43,7 @@ def _arguments() -> argparse.Namespace:
     train.add_argument("--steps", type=int, default=6, help="timed, after a first one")
     ability = commands.add_parser("ability", help="MMLU against lm-eval's own model")
     ability.add_argument("--questions", type=int, default=100, help="ten of each subject")
+    train.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     for command in (edit, inference, train, ability):
         command.add_argument("--model", default="tiny", help="a name in conf/model")
         command.add_argument("--out", type=Path, help="write the rows as JSON")
@@ -53,7 +54,9 @@ def _measured(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     if arguments.command == "edit":
         return bench_edit(arguments.model, arguments.facts, arguments.plain)
     if arguments.command == "train":
-        return bench_train(arguments.model, arguments.batch_size, arguments.steps)
+        return bench_train(
+            arguments.model, arguments.batch_size, arguments.steps, arguments.methods
+        )
     if arguments.command == "ability":
         return bench_ability(arguments.model, arguments.questions)
     return bench_inference(

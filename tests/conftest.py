@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import os
 from pathlib import Path
 
@@ -56,6 +58,21 @@ def real_data() -> str:
     if not folder or not (Path(folder) / "tofu").is_dir():
         pytest.skip("UNLEARN_DATA names no folder with the real benchmark data")
     return folder
+
+
+@pytest.fixture
+def sums(tmp_path: Path) -> Path:
+    """A data folder with a GSM8K of four sums and two examples."""
+    folder = tmp_path / "sums/ability/gsm8k"
+    folder.mkdir(parents=True)
+    rows = [
+        json.dumps({"question": f"What is {n} and 1?", "answer": f"#### {n + 1}"}) + "\n"
+        for n in range(6)
+    ]
+    (folder / "test.jsonl").write_text("".join(rows[:4]))
+    with gzip.open(folder / "train.jsonl.gz", "wt") as file:
+        file.writelines(rows[4:])
+    return tmp_path / "sums"
 
 
 class _NoTargets:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -101,7 +100,7 @@ def ability(tmp_path: Path, *tasks: str, **settings: Any) -> Ability:
         "batch_tokens": 8192,
         "seed": 0,
         "allow_code_execution": False,
-        "data": str(tmp_path),
+        "data": str(tmp_path / "sums"),
     }
     return Ability(tasks, **{**defaults, **settings})
 
@@ -123,18 +122,7 @@ def test_settings_that_decide_nothing_are_in_no_key() -> None:
     assert run_key(asked) != run_key(config("evaluation.ability=[gsm8k]", "ability.seed=1"))
 
 
-@pytest.fixture
-def gsm8k(tmp_path: Path) -> None:
-    """Four sums, and two examples."""
-    folder = tmp_path / "ability/gsm8k"
-    folder.mkdir(parents=True)
-    sums = [{"question": f"What is {n} and 1?", "answer": f"#### {n + 1}"} for n in range(6)]
-    (folder / "test.jsonl").write_text("".join(json.dumps(s) + "\n" for s in sums[:4]))
-    with gzip.open(folder / "train.jsonl.gz", "wt") as file:
-        file.writelines(json.dumps(s) + "\n" for s in sums[4:])
-
-
-def test_a_task_from_local_files(lm: LanguageModel, tmp_path: Path, gsm8k: None) -> None:
+def test_a_task_from_local_files(lm: LanguageModel, tmp_path: Path, sums: Path) -> None:
     tasks = ability(tmp_path, "gsm8k", limits={"gsm8k": 3})
     folders = tmp_path / "one", tmp_path / "two"
     for folder in folders:
@@ -150,7 +138,7 @@ def test_a_task_from_local_files(lm: LanguageModel, tmp_path: Path, gsm8k: None)
 
 
 def test_a_model_that_is_right_every_second_time(
-    lm: LanguageModel, tmp_path: Path, gsm8k: None, monkeypatch: pytest.MonkeyPatch
+    lm: LanguageModel, tmp_path: Path, sums: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def answers(self: HarnessModel, requests: Sequence[Any]) -> list[str]:
         texts = [
@@ -166,14 +154,14 @@ def test_a_model_that_is_right_every_second_time(
     assert result["accuracy"] == 0.5 and result["stderr"] == pytest.approx(0.5 / 3**0.5)
 
 
-def test_changed_files_are_read_anew(lm: LanguageModel, tmp_path: Path, gsm8k: None) -> None:
+def test_changed_files_are_read_anew(lm: LanguageModel, tmp_path: Path, sums: Path) -> None:
     def first_question() -> str:
-        with loaded(TASKS["gsm8k"], True, str(tmp_path), tmp_path / "cache") as found:
+        with loaded(TASKS["gsm8k"], True, str(sums), tmp_path / "cache") as found:
             return str(found["tasks"]["gsm8k"].eval_docs[0]["question"])
 
     assert first_question() == "What is 0 and 1?"
     row = {"question": "Another question, of another length?", "answer": "#### 7"}
-    (tmp_path / "ability/gsm8k/test.jsonl").write_text(json.dumps(row) + "\n")
+    (sums / "ability/gsm8k/test.jsonl").write_text(json.dumps(row) + "\n")
     assert first_question() == row["question"]
 
 

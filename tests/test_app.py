@@ -230,6 +230,41 @@ def test_a_killed_run_goes_on_and_ends_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_killed_while_it_measures_ability(tmp_path: Path, sums: Path) -> None:
+    """The step before is not done again, nor is a task that was finished."""
+    arguments = (
+        *(*SMALL, "data.authors=6", "scenario=sequential", "evaluation.limit=2"),
+        *(f"paths.data={sums}", "evaluation.ability=[gsm8k]", "ability.limits.gsm8k=2"),
+        "ability.max_new_tokens=4",
+    )
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    broken.mkdir(parents=True)
+    whole.mkdir()
+    run(whole, *arguments)
+    command = [sys.executable, str(ROOT / "run.py"), f"paths.runs={broken}/runs", *arguments]
+    environment = {**os.environ, "UNIERASE_CACHE": str(broken / "cache")}
+    process = subprocess.Popen(
+        command, env=environment, cwd=broken, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 300
+    while not list(broken.rglob("steps/02/complete.json")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    (step,) = broken.rglob("steps/02/step.json")
+    written = step.stat().st_mtime_ns
+    run(broken, *arguments)
+    one, two = records(whole)["unierase sequential"], records(broken)["unierase sequential"]
+    assert one.comparable() == two.comparable()
+    assert step.stat().st_mtime_ns == written
+    assert "ability" not in one.rounds[0]["metrics"]
+    assert (one.after or {})["ability"]["tasks"]["gsm8k"]["rows"] == 2
+    assert "gsm8k: 2 rows" in one.notes
+    assert not list(broken.rglob("carried/*"))
+
+
+@pytest.mark.slow
 def test_an_interrupted_run_says_so(tmp_path: Path) -> None:
     # So many epochs that no machine is done with them before the signal comes.
     arguments = (f"paths.runs={tmp_path}/runs", *SMALL, "model.finetune.epochs=5000")

@@ -145,8 +145,10 @@ def _plain(case: Case, model: str, name: str, batch_size: int) -> None:
     trained.eval()
 
 
-def bench_train(model: str, batch_size: int, steps: int) -> list[dict[str, Any]]:
-    """One row for each method: its step against plain finetuning and against the plain way."""
+def bench_train(
+    model: str, batch_size: int, steps: int, methods: Sequence[str] = METHODS
+) -> list[dict[str, Any]]:
+    """One row for each of ``methods``: its step against plain finetuning and against the plain way."""
 
     def both(kind: str, name: str) -> tuple[float, int]:
         """Time and memory, of a process each: to see what is alive, memory is to go back to the
@@ -157,7 +159,7 @@ def bench_train(model: str, batch_size: int, steps: int) -> list[dict[str, Any]]
 
     sft_seconds, sft_memory = both("sft", "")
     rows: list[dict[str, Any]] = []
-    for name in METHODS:
+    for name in methods:
         seconds, memory = both("ours", name)
         row = {
             "model": model,
