@@ -148,7 +148,7 @@ def _plain(case: Case, model: str, name: str, batch_size: int) -> None:
 def bench_train(
     model: str, batch_size: int, steps: int, methods: Sequence[str] = METHODS
 ) -> list[dict[str, Any]]:
-    """One row for each of ``methods``: its step against plain finetuning and against the plain way."""
+    """One row for each of ``methods``: against plain finetuning and against the plain way."""
 
     def both(kind: str, name: str) -> tuple[float, int]:
         """Time and memory, of a process each: to see what is alive, memory is to go back to the
