@@ -21,7 +21,7 @@ from benchmarks.rwku_utility import (
     word_f1,
 )
 from unierase.errors import UserError
-from unierase.experiment.knowledge import OwnAnswers, known_only
+from unierase.experiment.knowledge import OwnAnswers, known_note, known_only
 from unierase.experiment.scenarios import Batch, Precise, Sequential
 from unierase.models.language_model import LanguageModel
 from unierase.models.prompt import ChatPrompt, Opened, TextPrompt
@@ -252,10 +252,12 @@ def scored(name: str, rouge: float) -> RowScores:
 def test_only_known_probes_are_scored() -> None:
     (step,) = Batch().steps(people_data(), 0)
     before = {"forget_fb": [scored("p/Bo", 0.5), scored("p/Cy", 0.4)], "other": [scored("x", 0.0)]}
-    known, note = known_only(step, before, ["forget_fb"], 0.5)
+    known, counts = known_only(step, before, ["forget_fb"], 0.5)
     assert [row.id for row in known.sets["forget_fb"]] == ["p/Bo"]
     assert known.sets["other"] == step.sets["other"]
-    assert note == "probes the target answers: 1 of 2 forget_fb"
+    assert counts == {"forget_fb": (1, 2)}
+    later = {"forget_fb": (2, 3), "earlier_fb": (1, 2)}
+    assert known_note([counts, later]) == "probes the target answers: 3 of 5 forget_fb"
     with pytest.raises(UserError, match="the target answers none of the probes of batch"):
         known_only(step, before, ["forget_fb"], 0.6)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,19 +75,31 @@ class OwnAnswers:
 
 def known_only(
     step: Step, before: SetScores, probes: Sequence[str], rouge: float
-) -> tuple[Step, str]:
+) -> tuple[Step, dict[str, tuple[int, int]]]:
     """The same step with those ``probes`` (names of sets) the target answers with a ROUGE-L of
-    ``rouge``, and how many they are, in words. Raises a UserError where it answers none."""
-    sets, counts = dict(step.sets), []
+    ``rouge``, and of each set how many of how many. Raises a UserError where it answers none."""
+    sets, counts = dict(step.sets), {}
     for name, rows in answer_sets(before).items():
         if name.replace("earlier", "forget", 1) in probes and rows:
             known = {row.id for row in rows if row.rouge >= rouge}
             sets[name] = tuple(row for row in step.sets[name] if row.id in known)
-            counts.append(f"{len(known)} of {len(rows)} {name}")
+            counts[name] = len(known), len(rows)
     if not any(sets[name] for name in probes if name in sets and name.startswith("forget")):
         raise UserError(
             f"data.known_only=true: the target answers none of the probes of {step.name} with a "
             f"ROUGE-L of {rouge}; use a model that knows them, data.teach=true or a lower "
             "data.known_rouge"
         )
-    return replace(step, sets=sets), f"probes the target answers: {', '.join(counts)}"
+    return replace(step, sets=sets), counts
+
+
+def known_note(counts: Sequence[Mapping[str, tuple[int, int]]]) -> str:
+    """What ``known_only`` counted over all steps, in words; earlier tasks' probes were counted
+    when they were their own step's."""
+    names = dict.fromkeys(n for step in counts for n in step if not n.startswith("earlier"))
+    parts = [
+        f"{sum(step[n][0] for step in counts if n in step)} of "
+        f"{sum(step[n][1] for step in counts if n in step)} {n}"
+        for n in names
+    ]
+    return f"probes the target answers: {', '.join(parts)}"

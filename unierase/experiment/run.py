@@ -19,7 +19,7 @@ from unierase.errors import UserError, invalid_choice
 from unierase.experiment.ability import Abilities
 from unierase.experiment.changes import changed_share, parameter_count
 from unierase.experiment.checkpoint import RunFolder
-from unierase.experiment.knowledge import OwnAnswers, known_only
+from unierase.experiment.knowledge import OwnAnswers, known_note, known_only
 from unierase.experiment.parallel import Parallel
 from unierase.experiment.record import Clock, RunRecord, change, mean_metrics, peak_memory
 from unierase.experiment.report import print_plan
@@ -196,13 +196,14 @@ class Experiment:
         self.steps = answers.fill(self.steps)
         if self.data.known_rouge is None:
             return
-        probes, steps = list(self.data.probes or {}), []
+        probes, steps, counts = list(self.data.probes or {}), [], []
         for step in self.steps:
-            known, note = known_only(
+            known, count = known_only(
                 step, self.before.score(step.sets), probes, self.data.known_rouge
             )
             steps.append(known)
-        record.notes.append(note)
+            counts.append(count)
+        record.notes.append(known_note(counts))
         self.steps = tuple(steps)
 
     def _asks_ability(self, number: int) -> bool:
