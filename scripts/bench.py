@@ -1,11 +1,13 @@
 """Speed as a ratio against the plain way, measured in the same run.
 
 python scripts/bench.py edit [--model tiny] [--facts 1 10 40] [--plain 4]
+python scripts/bench.py evaluate [--model tiny] [--data fictional] [--limit 40]
 python scripts/bench.py inference [--model tiny] [--prompts 20] [--tokens 32] [OVERRIDE ...]
 python scripts/bench.py ability [--model tiny] [--questions 100]
 python scripts/bench.py train [--model tiny] [--batch-size 8] [--steps 6] [--methods npo_gd ...]
 
 edit: target values, keys and update of UniErase's stage 2, against one fact at a time.
+evaluate: all metrics of a split, against each in a loop of its own.
 inference: methods that leave the weights alone against the bare model, prompt by prompt.
 ability: MMLU with five examples, against lm-eval's own model at its best batch size.
 train: steps of loss-based methods against plain finetuning, and memory against a second model.
@@ -20,6 +22,7 @@ from typing import Any
 
 from benchmarking.ability import bench_ability
 from benchmarking.edit import bench_edit
+from benchmarking.evaluate import bench_evaluate
 from benchmarking.inference import bench_inference
 from benchmarking.train import METHODS, bench_train
 
@@ -44,7 +47,10 @@ def _arguments() -> argparse.Namespace:
     ability = commands.add_parser("ability", help="MMLU against lm-eval's own model")
     ability.add_argument("--questions", type=int, default=100, help="ten of each subject")
     train.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
-    for command in (edit, inference, train, ability):
+    evaluate = commands.add_parser("evaluate", help="all metrics of a split")
+    evaluate.add_argument("--data", default="fictional", help="a name in conf/data")
+    evaluate.add_argument("--limit", type=int, help="rows of each set; all by default")
+    for command in (edit, inference, train, ability, evaluate):
         command.add_argument("--model", default="tiny", help="a name in conf/model")
         command.add_argument("--out", type=Path, help="write the rows as JSON")
     return parser.parse_args()
@@ -57,6 +63,8 @@ def _measured(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         return bench_train(
             arguments.model, arguments.batch_size, arguments.steps, arguments.methods
         )
+    if arguments.command == "evaluate":
+        return bench_evaluate(arguments.model, arguments.data, arguments.limit)
     if arguments.command == "ability":
         return bench_ability(arguments.model, arguments.questions)
     return bench_inference(
