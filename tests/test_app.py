@@ -166,6 +166,25 @@ def test_same_seed_same_record_and_finished_runs_are_kept(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+def test_damaged_files_are_made_again(tmp_path: Path) -> None:
+    """A record that is no record, a step cut short, a target cut short: the same result."""
+    arguments = ("method=none", *SMALL)
+    run(tmp_path, *arguments)
+    (path,) = (tmp_path / "runs").rglob("result.json")
+    whole = read_record(path)
+    path.write_text('{"status": "finis')
+    (step,) = path.parent.rglob("steps/01/forget.jsonl")
+    step.write_text(step.read_text()[:-20])
+    for weights in (tmp_path / "cache").rglob("model.safetensors"):
+        weights.write_bytes(weights.read_bytes()[:-1000])
+    for scores in (tmp_path / "cache" / "scores").rglob("retain.jsonl"):
+        scores.write_text("")
+    again = run(tmp_path, *arguments)
+    assert again.stderr.count("is incomplete or damaged; building it again") >= 2
+    assert read_record(path).comparable() == whole.comparable()
+
+
+@pytest.mark.slow
 def test_methods_that_leave_the_weights_alone(tmp_path: Path) -> None:
     run(
         tmp_path,
@@ -235,7 +254,7 @@ def test_killed_while_it_measures_ability(tmp_path: Path, sums: Path) -> None:
     arguments = (
         *(*SMALL, "data.authors=6", "scenario=sequential", "evaluation.limit=2"),
         *(f"paths.data={sums}", "evaluation.ability=[gsm8k]", "ability.limits.gsm8k=2"),
-        "ability.max_new_tokens=4",
+        *("ability.shots.gsm8k=1", "ability.max_new_tokens=4"),
     )
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     broken.mkdir(parents=True)
