@@ -26,6 +26,8 @@ HOLDOUT = "holdout"
 """Rows no model was ever taught: what membership inference compares with."""
 HELD_OUT = "held_out"
 """Retained rows that no method is shown: reported beside the aggregates, not in them."""
+SWAPPED = "swapped"
+"""Questions to be forgotten, asked about somebody else: no answer to them is known to be right."""
 NEIGHBOR = "neighbor"
 """RETURN's set to retain: people that no method is shown."""
 UTILITY_SETS = ("retain", *OPTION_SETS)
@@ -73,6 +75,7 @@ def set_metrics(name: str, rows: Sequence[RowScores]) -> dict[str, Any]:
         **{score: _mean_or_none([row[score] for row in each]) for score in SIX},
         "truth_ratio": truth,
         "emits_unl": mean([float(row.emits_unl) for row in rows]),
+        "refusal": _mean_or_none([row.refusal for row in rows]),
         "exact_memorisation": _mean_or_none([row.exact_memorisation for row in rows]),
         "extraction_strength": _mean_or_none([row.extraction_strength for row in rows]),
         "flagged": _mean_or_none([row.flagged for row in rows]),
@@ -164,7 +167,7 @@ def add_retaining(
     metrics: dict[str, Any], sets: Mapping[str, Mapping[str, Any]], absent: dict[str, str]
 ) -> None:
     """MU, RE: harmonic means of all six scores over the other sets; TOFU's model utility."""
-    others = [name for name in sets if name not in (*FORGET_SETS, HELD_OUT, HOLDOUT)]
+    others = [name for name in sets if name not in (*FORGET_SETS, HELD_OUT, HOLDOUT, SWAPPED)]
     retained = [name for name in others if name in ("retain", NEIGHBOR)]
     groups = (("MU", others), ("RE", retained))
     for key, names in groups:

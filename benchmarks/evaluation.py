@@ -21,6 +21,7 @@ from benchmarks.metrics.aggregate import forget_quality, harmonic_mean
 from benchmarks.metrics.auxiliary import EntailmentModel, SentenceEncoder
 from benchmarks.metrics.membership import loss_score, lowest_mean, zlib_score
 from benchmarks.metrics.memorisation import exact_memorisation, extraction_strength
+from benchmarks.metrics.refusal import refusal_degrees
 from benchmarks.metrics.text import rouge_l_recall, token_entropy
 from unierase.errors import UserError, invalid_choice
 from unierase.rows import Row
@@ -45,6 +46,9 @@ class QuestionAnswerEvaluation:
     privacy: membership inference, forget rows against rows no model was taught.
     ban_unlearning_tokens: forget sets are answered once more with [UNL] banned, as somebody would
         who wants the knowledge back.
+    over_forgetting: how often every set is refused, and the set "swapped": questions to be
+        forgotten, asked about somebody who is not.
+    refusals: texts that refuse; the experiment gives the data's.
     first_line: what a generation says behind its first line is not read.
     """
 
@@ -57,6 +61,8 @@ class QuestionAnswerEvaluation:
     ban_unlearning_tokens: bool = False
     privacy: bool = False
     first_line: bool = False
+    over_forgetting: bool = False
+    refusals: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
@@ -67,7 +73,7 @@ class QuestionAnswerEvaluation:
             raise UserError(f"evaluation.max_new_tokens={self.max_new_tokens}: must be above 0")
 
     def settings(self) -> Mapping[str, Any]:
-        settings = {
+        settings: dict[str, Any] = {
             "max_new_tokens": self.max_new_tokens,
             "limit": self.limit,
             "part": self.part,
@@ -77,6 +83,8 @@ class QuestionAnswerEvaluation:
             "privacy": self.privacy,
         }
         # As it was before there was a choice: scores that were kept stay valid.
+        if self.over_forgetting:
+            settings["over_forgetting"] = list(self.refusals)
         return {**settings, "first_line": True} if self.first_line else settings
 
     def select(self, sets: Mapping[str, Sequence[Row]]) -> Mapping[str, Sequence[Row]]:
@@ -108,6 +116,7 @@ class QuestionAnswerEvaluation:
         cosine = self.cosine.scores(references, texts) if self.cosine else [None] * len(rows)
         entailment = self._entailment(rows, texts, rouge, set_of_rows(chosen))
         banned = self._banned(lm, chosen, generations)
+        refusals = self._refusals([generations[row.question] for row in rows])
         scored = {}
         for i, row in enumerate(rows):
             likelihoods = _likelihoods(row, values, self.privacy)
@@ -125,12 +134,24 @@ class QuestionAnswerEvaluation:
                 entailment=entailment[i],
                 emits_unl=generation.emits_unl,
                 flagged=generation.flagged,
+                refusal=refusals[i],
                 **banned.get(row.id, {}),
             )
         return {name: [scored[row.id] for row in members] for name, members in chosen.items()}
 
     def _read(self, text: str) -> str:
         return text.split("\n", 1)[0] if self.first_line else text
+
+    def _refusals(self, generations: Sequence[Generation]) -> Sequence[float | None]:
+        """How much of a refusal each is; [UNL] is one, whatever follows it."""
+        if not self.over_forgetting:
+            return [None] * len(generations)
+        texts = [generation.text for generation in generations]
+        degrees = refusal_degrees(texts, self.refusals, self.cosine)
+        return [
+            1.0 if generation.emits_unl else degree
+            for generation, degree in zip(generations, degrees, strict=True)
+        ]
 
     def _banned(
         self,

@@ -13,9 +13,10 @@ import pytest
 from configs import config
 
 from benchmarks.ability.ability import Ability
-from benchmarks.ability.answers import answer_measures, is_repeated, refusal_degrees
+from benchmarks.ability.answers import answer_measures, is_repeated
 from benchmarks.ability.harness_model import HarnessModel, Said
 from benchmarks.ability.tasks import TASKS, chosen_rows, loaded
+from benchmarks.metrics.refusal import refusal_degrees
 from unierase.editing.token import add_unlearning_tokens
 from unierase.errors import UserError
 from unierase.experiment.ability import Abilities

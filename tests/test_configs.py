@@ -8,11 +8,22 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from unierase.config_types import check_types
+from unierase.experiment.run import evaluation_of
 from unierase.run_names import run_subdir
 from unierase.run_values import config_values, run_key
 
-GROUPS = ("model", "data", "method", "scenario", "evaluation", "logger", "parallel", "experiment")
-CHOICES = [(g, p.stem) for g in GROUPS for p in sorted((CONF / g).glob("*.yaml"))]
+GROUPS = (
+    "model",
+    "data",
+    "method",
+    "scenario",
+    "evaluation",
+    "ability",
+    "logger",
+    "parallel",
+    "experiment",
+)
+CHOICES = [(g, p.stem) for g in (*GROUPS, "experiment") for p in sorted((CONF / g).glob("*.yaml"))]
 
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
@@ -23,7 +34,8 @@ def test_every_choice_composes_and_instantiates(group: str, choice: str) -> None
     check_types(values)
     for part in (cfg.model.source, cfg.model.finetune, cfg.data, cfg.method, cfg.scenario):
         assert instantiate(part) is not None
-    instantiate(cfg.evaluation)
+    evaluation_of(cfg)
+    instantiate(cfg.ability)
     instantiate(cfg.logger)
     instantiate(cfg.parallel)
 

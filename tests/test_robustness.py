@@ -9,7 +9,6 @@ from dataclasses import replace
 import pytest
 import torch
 from configs import config
-from hydra.utils import instantiate
 
 from benchmarks.evaluation import QuestionAnswerEvaluation
 from benchmarks.robustness import (
@@ -25,6 +24,7 @@ from benchmarks.robustness import (
     rounded,
 )
 from unierase.errors import UserError
+from unierase.experiment.run import evaluation_of
 from unierase.models.language_model import LanguageModel
 from unierase.rows import Row
 from unierase.scoring.generation import generate
@@ -141,8 +141,8 @@ def test_bad_settings_and_the_config() -> None:
             wrong()
     with pytest.raises(UserError, match="samples and temperature"):
         BestOfSamples(0)
-    whole = instantiate(config("evaluation=robust")["evaluation"])
+    whole = evaluation_of(config("evaluation=robust"))
     assert len(whole.settings()["attacks"]) == 9
-    less = instantiate(config("evaluation=robust", "evaluation.attacks.bits8=null")["evaluation"])
+    less = evaluation_of(config("evaluation=robust", "evaluation.attacks.bits8=null"))
     assert "bits8" not in less.settings()["attacks"]
     assert whole.settings() != less.settings()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from unierase.errors import UserError
-from unierase.experiment.scenarios import Batch, Precise, Sequential, hold_out
+from unierase.experiment.scenarios import Batch, Precise, Sequential, hold_out, with_swapped
 from unierase.rows import BenchmarkData, Row
 
 
@@ -103,3 +105,20 @@ def test_held_out_rows_are_scored_and_not_shown() -> None:
     assert hold_out(whole, 0, seed=5) == whole
     with pytest.raises(UserError, match=r"held_out=12: 12 rows .* choose 0 to 11"):
         hold_out(Batch().steps(data(), 0), 12, 0)
+
+
+def test_swapped_questions_ask_about_somebody_retained() -> None:
+    named = tuple(
+        Row(f"r{i}", f"Where was P{i // 4} born?", f"P{i // 4}: Rome.", f"p{i // 4}", f"P{i // 4}")
+        for i in range(40)
+    )
+    (step,) = with_swapped(Batch().steps(replace(data(), full=named), seed=0))
+    swapped = step.sets["swapped"]
+    assert [row.id for row in swapped] == [f"r{i}/swapped" for i in range(36, 40)]
+    for row in swapped:
+        assert row.subject in {f"P{i}" for i in range(9)}
+        assert row.question == f"Where was {row.subject} born?"
+    assert step.request == Batch().steps(replace(data(), full=named), seed=0)[0].request
+    # Without names there is nothing to swap.
+    (plain,) = with_swapped(Batch().steps(data(), seed=0))
+    assert plain.sets["swapped"] == ()

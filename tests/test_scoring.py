@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from unierase.editing.token import add_unlearning_tokens
 from unierase.models.language_model import LanguageModel
 from unierase.rows import Row
 from unierase.scoring.batching import batches_by_length, left_pad
-from unierase.scoring.generation import StopTexts, generate
+from unierase.scoring.generation import Generation, StopTexts, generate
 from unierase.scoring.likelihood import answer_log_probabilities, score_answers
 from unierase.scoring.prefix import sharing
 
@@ -137,6 +138,30 @@ def test_an_evaluation_makes_one_pass_of_each_kind(
     own = answer_log_probabilities(lm, [(rows[0].question, rows[0].answer)])[0]
     assert scores["forget"][0].loss == pytest.approx(float(-own.mean()), abs=1e-5)
     assert math.isfinite(scores["forget"][0].token_entropy)
+
+
+def test_refusals_are_counted_on_every_set(lm: LanguageModel, rows: list[Row]) -> None:
+    """A refusal to the letter counts, and [UNL] whatever follows it; other answers do not."""
+    sets = {"forget": rows[:2], "retain": rows[2:4], "swapped": rows[4:]}
+    said = {rows[0].question: ("", True), rows[1].question: ("i do not know", False)}
+
+    def decode(_: LanguageModel, questions: Sequence[str], *rest: object) -> list[Generation]:
+        answers = [said.get(question, ("Rome.", False)) for question in questions]
+        return [Generation(text, (1,), unl) for text, unl in answers]
+
+    asked = QuestionAnswerEvaluation(over_forgetting=True, refusals=("I do not know.",))
+    metrics = asked.aggregate(asked.score(lm, sets, decode), None)
+    assert {n: s["refusal"] for n, s in metrics["sets"].items()} == {
+        "forget": 1.0,
+        "retain": 0.0,
+        "swapped": 0.0,
+    }
+    plain = QuestionAnswerEvaluation()
+    unasked = plain.aggregate(plain.score(lm, sets, decode), None)
+    assert unasked["sets"]["forget"]["refusal"] is None
+    assert unasked["MU"] == metrics["MU"]
+    alone = plain.aggregate(plain.score(lm, {k: sets[k] for k in ("forget", "retain")}), None)
+    assert alone["MU_scores"] == metrics["MU_scores"]  # what is swapped is in no aggregate
 
 
 def test_banned_tokens_are_not_generated(lm: LanguageModel, rows: list[Row]) -> None:

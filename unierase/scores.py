@@ -27,6 +27,7 @@ class RowScores:
     membership: scores of membership inference by attack, where they were asked for.
     flagged: whether an inference-time method took the question for one to be forgotten; None for
         a model without one.
+    refusal: how much of a refusal the generation is, in [0, 1]; None where it was not asked for.
     banned_generation, banned_rouge: the same with the unlearning tokens banned while decoding:
         what comes back. None where it was not asked for.
     """
@@ -50,6 +51,7 @@ class RowScores:
     exact_memorisation: float | None = None
     extraction_strength: float | None = None
     membership: Mapping[str, float] | None = None
+    refusal: float | None = None
     banned_generation: str | None = None
     banned_rouge: float | None = None
 

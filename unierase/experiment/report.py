@@ -16,6 +16,7 @@ SET_SCORES = (
     ("truth_ratio", "truth ratio"),
     ("emits_unl", "says [UNL]"),
     ("flagged", "flagged"),
+    ("refusal", "refuses"),
 )
 AGGREGATES = (
     ("FE", "forget efficacy FE ↑"),
@@ -91,7 +92,8 @@ def result_table(record: RunRecord) -> Table:
         shown = SET_SCORES if "rouge" in scores else [(k, k) for k in scores if k != "rows"]
         for key, label in shown:
             b, a = old.get(key), scores.get(key)
-            if key == "flagged" and a is None:  # only methods that guard the prompt flag any
+            # Only methods that guard the prompt flag any; refusals are looked for on request.
+            if key in ("flagged", "refusal") and a is None:
                 continue
             table.add_row(f"  {label}", number(b), number(a), difference(b, a))
     table.add_section()

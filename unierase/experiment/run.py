@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from unierase.experiment.knowledge import OwnAnswers, known_note, known_only
 from unierase.experiment.parallel import Parallel
 from unierase.experiment.record import Clock, RunRecord, change, mean_metrics, peak_memory
 from unierase.experiment.report import print_plan
-from unierase.experiment.scenarios import Scenario, Step, hold_out, with_holdout
+from unierase.experiment.scenarios import Scenario, Step, hold_out, with_holdout, with_swapped
 from unierase.experiment.scoring import CachedScores, write_scores
 from unierase.experiment.tracking import TrackedRun
 from unierase.models.sources import ModelSource, resolve_device
@@ -46,6 +46,20 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def evaluation_of(cfg: DictConfig, refusals: Sequence[str] = ()) -> Evaluation:
+    """What scores rows; the tasks that stand beside it, ``evaluation.ability``, are no part.
+
+    refusals: the data's, for an evaluation that counts them.
+    """
+    settings = OmegaConf.to_container(cfg.evaluation, resolve=True)
+    assert isinstance(settings, dict)
+    del settings["ability"]
+    if settings.get("over_forgetting"):
+        settings["refusals"] = list(refusals)
+    evaluation: Evaluation = instantiate(settings)
+    return evaluation
+
+
 class Experiment:
     """The parts a config names, put together."""
 
@@ -64,11 +78,12 @@ class Experiment:
         self.method = self._method()
         skeleton = self.source.skeleton()
         self.method.check(skeleton)
-        scoring = {name: cfg.evaluation[name] for name in cfg.evaluation if name != "ability"}
-        self.evaluation: Evaluation = instantiate(scoring)
+        self.evaluation = evaluation_of(cfg, self.data.refusals)
         self.steps = hold_out(self.scenario.steps(self.data, cfg.seed), cfg.held_out, cfg.seed)
         if self.evaluation.settings().get("privacy") and self.data.holdout:
             self.steps = with_holdout(self.steps, self.data.holdout)
+        if self.evaluation.settings().get("over_forgetting") is not None:
+            self.steps = with_swapped(self.steps)
         self.cost = self.method.cost(skeleton, self.steps[0].request)
         self.cache_dir = Path(cfg.paths.cache)
         self.targets = TargetModels(

@@ -177,6 +177,25 @@ def with_holdout(steps: Sequence[Step], rows: Sequence[Row]) -> tuple[Step, ...]
     return tuple(replace(s, sets={**s.sets, "holdout": tuple(rows)}) for s in steps)
 
 
+def with_swapped(steps: Sequence[Step]) -> tuple[Step, ...]:
+    """The same steps, and in each the set "swapped": its forget questions with another name in
+    them, of somebody who is retained. Who refuses these knows the question, not the person."""
+    return tuple(replace(s, sets={**s.sets, "swapped": _swapped(s.request)}) for s in steps)
+
+
+def _swapped(request: UnlearningRequest) -> tuple[Row, ...]:
+    gone = {row.subject for row in request.forget}
+    kept = sorted({row.subject for row in request.retain if row.subject} - gone)
+    rows = []
+    for row in request.forget:
+        if kept and row.subject and row.subject in row.question:
+            name = random.Random(f"swap:{request.seed}:{row.id}").choice(kept)
+            question = row.question.replace(row.subject, name)
+            answer = row.answer.replace(row.subject, name)
+            rows.append(Row(f"{row.id}/swapped", question, answer, group=name, subject=name))
+    return tuple(rows)
+
+
 def hold_out(steps: Sequence[Step], count: int, seed: int) -> tuple[Step, ...]:
     """The same steps without ``count`` retain rows in the requests: they are scored apart, as the
     set "held_out". It shows what a method does to knowledge it was not told to keep.

@@ -48,6 +48,17 @@ SCORES = (
     Column("Held-out ROUGE-L", ("after", "sets", "held_out", "rouge"), 1),
     Column("Held-out prob.", ("after", "sets", "held_out", "probability"), 1),
     Column("[UNL] on retain %", ("after", "sets", "retain", "emits_unl"), -1, 100.0, 1),
+    *(
+        Column(f"Refuses {name} %", ("after", "sets", key, "refusal"), better, 100.0, 1)
+        for name, key, better in (
+            ("forget", "forget", 1),
+            ("swapped", "swapped", -1),
+            ("retain", "retain", -1),
+            ("neighbour", "neighbor", -1),
+            ("real authors", "real_authors", -1),
+            ("world facts", "world_facts", -1),
+        )
+    ),
     Column("Flagged forget %", ("after", "sets", "forget", "flagged"), 1, 100.0, 1),
     Column("Flagged retain %", ("after", "sets", "retain", "flagged"), -1, 100.0, 1),
     Column("Neighbour ROUGE-L", ("after", "sets", "neighbor", "rouge"), 1),
