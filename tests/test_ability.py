@@ -128,13 +128,13 @@ def test_a_task_from_local_files(lm: LanguageModel, tmp_path: Path, sums: Path) 
     folders = tmp_path / "one", tmp_path / "two"
     for folder in folders:
         tasks.measure("gsm8k", lm, REFUSALS, tmp_path / "cache", folder)
-    result = json.loads((folders[0] / "result.json").read_text())
+    result = json.loads((folders[0] / "task.json").read_text())
     assert result["rows"] == 3 and result["accuracy"] == 0.0 and result["shots"] == 1
     assert result["task"] == "gsm8k" and result["version"] == 3.0
     assert 0 < result["length"] <= 8 and result["idk"] == 0.0
     samples = [json.loads(s) for s in (folders[0] / "samples.jsonl").read_text().splitlines()]
     assert [s["row"] for s in samples] == sorted(s["row"] for s in samples)
-    for name in ("result.json", "samples.jsonl"):
+    for name in ("task.json", "samples.jsonl"):
         assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()
 
 
@@ -151,7 +151,7 @@ def test_a_model_that_is_right_every_second_time(
 
     monkeypatch.setattr(HarnessModel, "generate_until", answers)
     ability(tmp_path, "gsm8k").measure("gsm8k", lm, REFUSALS, tmp_path / "cache", tmp_path / "r")
-    result = json.loads((tmp_path / "r/result.json").read_text())
+    result = json.loads((tmp_path / "r/task.json").read_text())
     assert result["accuracy"] == 0.5 and result["stderr"] == pytest.approx(0.5 / 3**0.5)
 
 
@@ -233,7 +233,7 @@ class Counted:
         self.asked.append(name)
         if name == self.fails:
             raise KeyboardInterrupt
-        write_json(folder / "result.json", {"accuracy": {"one": 0.25, "two": 0.75}[name]})
+        write_json(folder / "task.json", {"accuracy": {"one": 0.25, "two": 0.75}[name]})
 
 
 def test_a_killed_evaluation_goes_on_with_the_next_task(lm: LanguageModel, tmp_path: Path) -> None:

@@ -193,7 +193,7 @@ def test_the_papers_sentences_are_computed() -> None:
         "unierase's FE is 50.0 % above that of npo, the other method with the best MU",
     )
     for run, ability in zip(runs, (0.6, 0.15, 0.5), strict=True):
-        after(run)["ability"] = ability
+        after(run)["ability"] = {"accuracy": ability}
     assert headlines(runs)[0] == (
         "unierase's ability is 4.00 times that of ga, the other method with the best FE"
     )

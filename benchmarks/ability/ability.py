@@ -12,6 +12,7 @@ from benchmarks.ability.programs import LAYERS, confinement
 from benchmarks.ability.tasks import TASKS, chosen_rows, loaded
 from benchmarks.metrics.auxiliary import SentenceEncoder
 from unierase.errors import UserError, invalid_choice
+from unierase.experiment.ability import RESULT
 from unierase.files import write_json, write_json_lines
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ log = logging.getLogger(__name__)
 
 FEWSHOT_SEED = 1234
 """lm-eval's own: its command line shows the same examples."""
-RESULT, SAMPLES = "result.json", "samples.jsonl"
+SAMPLES = "samples.jsonl"
 
 
 @dataclass(frozen=True)

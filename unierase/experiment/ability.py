@@ -14,7 +14,8 @@ from unierase.files import build_folder, content_key, is_complete, read_json
 if TYPE_CHECKING:
     from unierase.models.language_model import LanguageModel
 
-RESULT = "result.json"
+RESULT = "task.json"
+"""Not a name that records of runs have."""
 
 
 class AbilityTasks(Protocol):
