@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from baselines.inference.guardrail import RefusalGuard
-from benchmarks.ability.harness_model import HarnessModel, until_first
+from benchmarks.ability.harness_model import Asked, HarnessModel, until_first
 from unierase.errors import UserError
 from unierase.models.language_model import LanguageModel
 from unierase.rows import Row
@@ -112,6 +112,24 @@ def test_answers_end_at_the_first_stop_string() -> None:
     assert until_first("  x = 1\n\ndef f", ["\ndef", "\n\n"]) == "  x = 1"
     assert until_first("all of it", ["Q:"]) == "all of it"
     assert until_first("all of it", []) == "all of it"
+
+
+def test_messages_keep_their_places(lm: LanguageModel) -> None:
+    """Description, examples with question, and opening, to the letter, as lm-eval's own model."""
+    messages = [
+        {"role": "system", "content": "About sums.\n\n"},
+        {"role": "user", "content": "Q: 1\nA: 1\n\nQ: 2\nA:"},
+        {"role": "assistant", "content": "It is"},
+    ]
+    model = HarnessModel(lm)
+    told, question = Asked.of(model.apply_chat_template(messages)).to(lm)
+    prompt = told.prompt.render(lm.tokenizer, question, "").text
+    expected = lm.tokenizer.apply_chat_template(
+        messages[:2], tokenize=False, add_generation_prompt=True
+    )
+    assert prompt == f"{expected}It is"
+    plain = Asked.of("Question: {a}\nAnswer:").to(lm)
+    assert plain[1] == "Question: {a}\nAnswer:" and plain[0].prompt == lm.prompt
 
 
 def test_perplexity_is_refused(lm: LanguageModel) -> None:

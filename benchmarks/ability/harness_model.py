@@ -57,7 +57,7 @@ class Asked:
         """The model in the format this is asked in, and the question to ask it."""
         format, question = lm.prompt, self.question
         if self.system and isinstance(format, ChatPrompt):
-            format = replace(format, system=self.system.strip())
+            format = replace(format, system=self.system)
         elif self.system:
             question = f"{self.system.strip()}\n\n{question}"
         if self.opening:
