@@ -19,7 +19,8 @@ from benchmarks.metrics.likelihood import (
 from benchmarks.metrics.membership import area_under_curve, privacy_leakage
 from unierase.scores import AnswerSets, RowScores
 
-FORGET_SETS = ("forget", "earlier")
+FORGET = "forget"
+FORGET_SETS = (FORGET, "earlier")
 OPTION_SETS = ("real_authors", "world_facts")
 """Sets whose probability TOFU normalises by that of the wrong options."""
 HOLDOUT = "holdout"

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.aggregates import (
+    FORGET,
     FORGET_SETS,
+    HOLDOUT,
     NEIGHBOR,
     add_forgetting,
     add_retaining,
@@ -19,7 +21,7 @@ from benchmarks.aggregates import (
 from benchmarks.intervals import bootstrap_intervals
 from benchmarks.metrics.aggregate import forget_quality, harmonic_mean
 from benchmarks.metrics.auxiliary import EntailmentModel, SentenceEncoder
-from benchmarks.metrics.membership import loss_score, lowest_mean, zlib_score
+from benchmarks.metrics.membership import gradient_score, loss_score, lowest_mean, zlib_score
 from benchmarks.metrics.memorisation import exact_memorisation, extraction_strength
 from benchmarks.metrics.refusal import refusal_degrees
 from benchmarks.metrics.text import rouge_l_recall, token_entropy
@@ -44,6 +46,7 @@ class QuestionAnswerEvaluation:
     limit: at most this many rows of each set, drawn by row id alone, so that every method is
         scored on the same; None scores all.
     privacy: membership inference, forget rows against rows no model was taught.
+    gradient_norm: by the norm of the gradient, too, at the price of a backward pass a row.
     ban_unlearning_tokens: forget sets are answered once more with [UNL] banned, as somebody would
         who wants the knowledge back.
     over_forgetting: how often every set is refused, and the set "swapped": questions to be
@@ -60,6 +63,7 @@ class QuestionAnswerEvaluation:
     entailment: EntailmentModel | None = None
     ban_unlearning_tokens: bool = False
     privacy: bool = False
+    gradient_norm: bool = False
     first_line: bool = False
     over_forgetting: bool = False
     refusals: Sequence[str] = ()
@@ -69,6 +73,8 @@ class QuestionAnswerEvaluation:
             raise UserError(f"evaluation.limit={self.limit}: give a number above 0, or null")
         if self.part not in PARTS:
             raise invalid_choice("evaluation.part", self.part, PARTS)
+        if self.gradient_norm and not self.privacy:
+            raise UserError("evaluation.gradient_norm=true: is part of evaluation.privacy=true")
         if self.max_new_tokens < 1:
             raise UserError(f"evaluation.max_new_tokens={self.max_new_tokens}: must be above 0")
 
@@ -85,7 +91,10 @@ class QuestionAnswerEvaluation:
         # As it was before there was a choice: scores that were kept stay valid.
         if self.over_forgetting:
             settings["over_forgetting"] = list(self.refusals)
-        return {**settings, "first_line": True} if self.first_line else settings
+        for name in ("first_line", "gradient_norm"):
+            if getattr(self, name):
+                settings[name] = True
+        return settings
 
     def select(self, sets: Mapping[str, Sequence[Row]]) -> Mapping[str, Sequence[Row]]:
         return {name: limited(in_part(rows, self.part), self.limit) for name, rows in sets.items()}
@@ -117,9 +126,12 @@ class QuestionAnswerEvaluation:
         entailment = self._entailment(rows, texts, rouge, set_of_rows(chosen))
         banned = self._banned(lm, chosen, generations)
         refusals = self._refusals([generations[row.question] for row in rows])
+        norms = self._gradient_norms(lm, chosen)
         scored = {}
         for i, row in enumerate(rows):
             likelihoods = _likelihoods(row, values, self.privacy)
+            if row.id in norms:
+                likelihoods["membership"]["gradient_norm"] = gradient_score(norms[row.id])
             generation = generations[row.question]
             scored[row.id] = RowScores(
                 id=row.id,
@@ -152,6 +164,19 @@ class QuestionAnswerEvaluation:
             1.0 if generation.emits_unl else degree
             for generation, degree in zip(generations, degrees, strict=True)
         ]
+
+    def _gradient_norms(
+        self, lm: LanguageModel, sets: Mapping[str, Sequence[Row]]
+    ) -> dict[str, float]:
+        """By row id, of the rows that membership inference compares; replies have none."""
+        if not self.gradient_norm:
+            return {}
+        from unierase.scoring.gradients import gradient_norms
+
+        rows = [row for name in (FORGET, HOLDOUT) for row in sets.get(name, ())]
+        pairs = [(row.question, lm.encode_answer(row.answer)) for row in rows]
+        norms = gradient_norms(lm, pairs, "gradients")
+        return {r.id: norm for r, norm in zip(rows, norms, strict=True) if norm is not None}
 
     def _banned(
         self,

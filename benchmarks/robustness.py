@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
+from benchmarks.aggregates import FORGET, HELD_OUT, HOLDOUT, SWAPPED
 from benchmarks.evaluation import QuestionAnswerEvaluation
 from unierase.errors import UserError
 from unierase.models.finetune import FinetuneRecipe, finetune
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
     from unierase.models.language_model import LanguageModel
     from unierase.scoring.generation import Generation
 
-FORGET = "forget"
 MARK = "@"
+LEFT_ALONE = (HELD_OUT, HOLDOUT, SWAPPED)
+"""Sets in no aggregate: not scored under attacks."""
 
 
 class Attack(Protocol):
@@ -68,7 +70,7 @@ class RobustEvaluation(QuestionAnswerEvaluation):
         chosen = dict(super().select(base))
         for attack, how in self._used.items():
             for name, rows in list(chosen.items()):
-                if MARK not in name:
+                if MARK not in name and name not in LEFT_ALONE:
                     chosen[f"{name}{MARK}{attack}"] = list(how.tested(name, rows))
         given = {name: rows for name, rows in sets.items() if MARK in name}
         return {**chosen, **given}
@@ -83,10 +85,11 @@ class RobustEvaluation(QuestionAnswerEvaluation):
         plain = without_attacks(self)
         base = {name: rows for name, rows in chosen.items() if MARK not in name}
         scores = dict(plain.score(lm, base, decode))
+        attacked = replace(plain, privacy=False, gradient_norm=False)
         for attack, how in self._used.items():
             ending = f"{MARK}{attack}"
             own = {n.removesuffix(ending): r for n, r in chosen.items() if n.endswith(ending) and r}
-            found = how.score(plain, lm, own, chosen.get(FORGET, ())) if own else {}
+            found = how.score(attacked, lm, own, chosen.get(FORGET, ())) if own else {}
             scores.update({f"{name}{ending}": rows for name, rows in found.items()})
         return scores
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -21,9 +22,13 @@ from benchmarks.metrics.membership import (
 )
 from benchmarks.metrics.memorisation import exact_memorisation, extraction_strength
 from benchmarks.tofu import Tofu
+from unierase.errors import UserError
+from unierase.models.finetune import FinetuneRecipe, finetune
+from unierase.models.guard import Reading
 from unierase.models.language_model import LanguageModel
 from unierase.rows import Row
 from unierase.scores import RowScores
+from unierase.scoring.gradients import gradient_norms
 from unierase.scoring.likelihood import score_answers
 
 
@@ -124,6 +129,57 @@ def test_standardised_log_probabilities_by_hand(lm: LanguageModel, rows: list[Ro
     (plain,) = score_answers(lm, [(question, answer)])
     assert plain.standardised is None
     assert (plain.log_probabilities == found.log_probabilities).all()
+
+
+def test_gradient_norms_by_hand(lm: LanguageModel, rows: list[Row]) -> None:
+    pairs = [(row.question, lm.encode_answer(row.answer)) for row in rows[:2]]
+    weights = list(lm.model.parameters())
+    weights[0].requires_grad_(False)
+    found = gradient_norms(lm, pairs)
+    assert not weights[0].requires_grad and all(weight.grad is None for weight in weights)
+    assert found == gradient_norms(lm, pairs[::-1])[::-1]
+    weights[0].requires_grad_(True)
+    for (question, answer), norm in zip(pairs, found, strict=True):
+        prompt = lm.encode_prompt(question).ids
+        logits = lm.model(torch.tensor([[*prompt, *answer]])).logits[0, len(prompt) - 1 : -1]
+        loss = -logits.log_softmax(-1)[range(len(answer)), list(answer)].mean()
+        parts = torch.autograd.grad(loss, weights)
+        expected = math.sqrt(sum(float(part.double().square().sum()) for part in parts))
+        assert norm == pytest.approx(expected, rel=1e-4)
+
+
+def test_gradient_norms_behind_a_guard(lm: LanguageModel, rows: list[Row]) -> None:
+    pair = (rows[0].question, lm.encode_answer(rows[0].answer))
+
+    class Fixed:
+        def __init__(self, *readings: Reading) -> None:
+            self.readings = readings
+
+        def read(self, lm: LanguageModel, questions: Sequence[str]) -> list[Reading]:
+            return list(self.readings)
+
+    ids = lm.encode_prompt(rows[0].question).ids
+    (plain,) = gradient_norms(lm, [pair])
+    own = lm.model.get_input_embeddings()(torch.tensor(ids)).detach()
+    (guarded,) = gradient_norms(replace(lm, guard=Fixed(Reading(ids, own))), [pair])
+    # The input embeddings get no gradient: all else is as it was.
+    assert plain is not None and guarded is not None and 0.5 * plain < guarded <= plain
+    (blurred,) = gradient_norms(replace(lm, guard=Fixed(Reading(ids, own * 0))), [pair])
+    assert blurred not in (plain, guarded)
+    assert gradient_norms(replace(lm, guard=Fixed(Reading(ids, reply=(1,)))), [pair]) == [None]
+
+
+def test_gradients_tell_what_was_trained_on(lm: LanguageModel, rows: list[Row]) -> None:
+    recipe = FinetuneRecipe(
+        60, 3e-3, 2, None, 0.0, 0.1, max_length=64, train_on_questions=False, seed=0
+    )
+    finetune(lm, rows[:2], recipe, "teaching")
+    sets = {"forget": rows[:2], "holdout": rows[2:]}
+    evaluation = QuestionAnswerEvaluation(4, privacy=True, gradient_norm=True)
+    metrics = evaluation.aggregate(evaluation.score(lm, sets), None)
+    assert metrics["membership"]["gradient_norm"]["auc"] == 1.0
+    with pytest.raises(UserError, match="gradient_norm"):
+        QuestionAnswerEvaluation(gradient_norm=True)
 
 
 def test_nobody_is_taught_holdout_rows(real_data: str) -> None:

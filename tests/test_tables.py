@@ -76,7 +76,9 @@ def test_cells_are_means_over_seeds() -> None:
 def test_other_rows_make_another_table() -> None:
     tables = result_tables([record("a", 0, 0.5), record("b", 0, 0.5, rows=20)])
     name = "tofu-forget01-tiny-batch"
-    assert [t.name for t in tables] == [name, f"{name}-cost", f"{name}-2", f"{name}-2-cost"]
+    kinds = ("", "-memorisation", "-cost")
+    both = [f"{n}{kind}" for n in (name, f"{name}-2") for kind in kinds]
+    assert [t.name for t in tables] == both
     assert f"apart from {name}: other rows were scored" in tables[2].notes
     longer = record("a", 0, 0.5, notes=["20 of 200 authors"])
     apart = result_tables([record("a", 0, 0.5), longer])[2]
@@ -174,7 +176,7 @@ def test_figures_are_drawn_by_group(tmp_path: Path) -> None:
 
 def test_a_study_has_a_table_of_its_own() -> None:
     tables = result_tables([record("a", 0, 0.5), record("b", 0, 0.6, study="ablation")])
-    assert [(table.name, list(table.rows)) for table in tables[::2]] == [
+    assert [(table.name, list(table.rows)) for table in tables[::3]] == [
         ("ablation-tofu-forget01-tiny-batch", ["b"]),
         ("tofu-forget01-tiny-batch", ["a"]),
     ]
@@ -254,7 +256,21 @@ def test_attacks_have_a_table_and_a_figure() -> None:
     assert cells["no attack: FE"].mean == 0.6 and cells["bits4: MU"].mean == 0.7
     assert attacks_figure(runs) is not None and attacks_figure([record("a", 0, 0.5)]) is None
     # Runs without the attack are not put beside it.
-    assert len(result_tables([*runs, record("c", 0, 0.5)])) == 5
+    apart = [t for t in result_tables([*runs, record("c", 0, 0.5)]) if "c" in t.rows]
+    assert apart and all("a" not in t.rows for t in apart)
+
+
+def test_what_the_weights_still_hold_has_a_table() -> None:
+    runs = [record("a", 0, 0.5), record("b", 0, 0.6)]
+    for run, held in zip(runs, (0.9, 0.3), strict=True):
+        after(run)["sets"]["forget"]["extraction_strength"] = held
+        after(run)["membership"] = {"gradient_norm": {"auc": held, "privleak": None}}
+    (table,) = [t for t in result_tables(runs) if t.name.endswith("-memorisation")]
+    cells = {c.name: cell for c, cell in zip(table.columns, table.rows["b"], strict=True)}
+    assert cells["Extraction strength"].mean == 0.3 and cells["Extraction strength"].rank == 1
+    # No end of an AUC is the best one: the retrained model's is.
+    assert cells["Gradient AUC"].mean == 0.3 and cells["Gradient AUC"].rank is None
+    assert "Gradient PrivLeak" not in cells
 
 
 def test_what_is_nearly_nothing_is_not_shown_as_nothing() -> None:

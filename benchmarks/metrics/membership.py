@@ -36,6 +36,12 @@ def lowest_mean(values: Sequence[float], share: float = LOWEST_SHARE) -> float:
     return sum(sorted(values)[:count]) / count
 
 
+def gradient_score(norm: float) -> float:
+    """Minus the norm of the loss's gradient: a model hardly moves for what it was trained on
+    (arXiv 2402.17012, white-box)."""
+    return -norm
+
+
 def area_under_curve(members: Sequence[float], others: Sequence[float]) -> float:
     """AUC: how often a member scores above a non-member; ties count half. 0.5 is guessing."""
     both = np.concatenate([np.asarray(members, float), np.asarray(others, float)])

@@ -109,6 +109,35 @@ COST = (
 """What a method takes. Seconds and memory are those of the machine it ran on."""
 
 
+MEMORISATION = (
+    *(
+        Column(name, ("after", "sets", "forget", key), -1)
+        for name, key in (
+            ("Forget prob.", "probability"),
+            ("First token", "first_token_probability"),
+            ("Other tokens", "rest_probability"),
+            ("ROUGE-L, [UNL] banned", "banned_rouge"),
+            ("Exact memorisation", "exact_memorisation"),
+            ("Extraction strength", "extraction_strength"),
+        )
+    ),
+    *(
+        Column(f"{attack} {measure}", ("after", "membership", key, which))
+        for measure, which in (("AUC", "auc"), ("PrivLeak", "privleak"))
+        for attack, key in (
+            ("Loss", "loss"),
+            ("Zlib", "zlib"),
+            ("Min-K", "min_k"),
+            ("Min-K++", "min_k_plus_plus"),
+            ("Reference", "reference"),
+            ("Gradient", "gradient_norm"),
+        )
+    ),
+)
+"""What is left of the forget rows: likelihoods, memorisation and membership inference. An AUC is
+good at the retrained model's, whose PrivLeak is 0: neither end is best."""
+
+
 def by_round(rounds: int) -> tuple[Column, ...]:
     """After each of so many requests, what a sequence is judged by."""
     metrics = [("rounds", n, "metrics") for n in range(rounds)]

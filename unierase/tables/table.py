@@ -10,6 +10,7 @@ from typing import Any
 from unierase.experiment.record import RunRecord
 from unierase.tables.columns import (
     COST,
+    MEMORISATION,
     SCORES,
     Column,
     attacks_of,
@@ -75,7 +76,7 @@ def comparable_runs(records: Iterable[RunRecord]) -> dict[str, list[RunRecord]]:
 
 def result_tables(records: Iterable[RunRecord], intervals: bool = False) -> list[ResultTable]:
     """Of each group of comparable runs: its scores, a sequence round by round, what attacks bring
-    back, and its cost.
+    back, what the weights still hold, and its cost.
 
     intervals: single runs are shown with their bootstrap intervals.
     """
@@ -92,6 +93,7 @@ def result_tables(records: Iterable[RunRecord], intervals: bool = False) -> list
             tables.append(_table(f"{name}-rounds", group, by_round(rounds)))
         if attacks := attacks_of(group[0]):
             tables.append(_table(f"{name}-attacks", group, by_attack(attacks)))
+        tables.append(_table(f"{name}-memorisation", group, MEMORISATION))
         tables.append(_table(f"{name}-cost", group, COST))
     return [table for table in tables if table.columns]
 
