@@ -79,9 +79,9 @@ def test_other_rows_make_another_table() -> None:
     kinds = ("", "-memorisation", "-cost")
     both = [f"{n}{kind}" for n in (name, f"{name}-2") for kind in kinds]
     assert [t.name for t in tables] == both
-    assert f"apart from {name}: other rows were scored" in tables[2].notes
+    assert f"apart from {name}: other rows were scored" in tables[3].notes
     longer = record("a", 0, 0.5, notes=["20 of 200 authors"])
-    apart = result_tables([record("a", 0, 0.5), longer])[2]
+    apart = result_tables([record("a", 0, 0.5), longer])[3]
     assert apart.notes[-1] == f"apart from {name}: nothing left out, not 20 of 200 authors"
 
 
