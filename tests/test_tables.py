@@ -54,7 +54,7 @@ def record(method: str, seed: int, fe: float, rows: int = 40, **changes: Any) ->
 
 
 def test_cells_are_means_over_seeds() -> None:
-    table, cost = result_tables(
+    table, _, cost = result_tables(
         [record("a_b", 0, 0.5), record("a_b", 1, 0.7), record("c", 0, 0.9), record("none", 0, 1.0)]
     )
     text = markdown(table)
