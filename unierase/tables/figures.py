@@ -197,6 +197,19 @@ def cost_figure(records: Sequence[RunRecord]) -> Figure | None:
     return figure
 
 
+def group_figures(name: str, records: Sequence[RunRecord]) -> dict[str, Figure]:
+    """Every figure there is of comparable runs, by file name; none without FE and MU."""
+    if not trade_off(records):
+        return {}
+    figures = {
+        name: trade_off_figure(records),
+        f"{name}-rounds": rounds_figure(records) if records[0].scenario == "sequential" else None,
+        f"{name}-attacks": attacks_figure(records),
+        f"{name}-cost": cost_figure(records),
+    }
+    return {file: figure for file, figure in figures.items() if figure is not None}
+
+
 def mean_of(records: Sequence[RunRecord], path: Sequence[str | int]) -> float | None:
     """The mean of a number over records; None where one has none."""
     values = [value(record, path) for record in records]

@@ -98,38 +98,78 @@ def result_tables(records: Iterable[RunRecord], intervals: bool = False) -> list
     return [table for table in tables if table.columns]
 
 
-def headlines(records: Sequence[RunRecord]) -> tuple[str, ...]:
-    """The two sentences of the UniErase paper (arXiv 2505.15674), computed: its ability against
-    that of the method that forgets best, its FE against that of the method that retains best.
+@dataclass(frozen=True)
+class Comparison:
+    """One edit of the paper against baselines, as the two sentences of the UniErase paper (arXiv
+    2505.15674) compare them; over means of seeds. None: a number is missing.
 
-    Over means of seeds; left out where a number is missing or there is no other method.
+    method: the edit. best: who has the best Balance, the edit and its baselines compared.
+    forgets, retains: the baselines with the best FE and the best MU.
+    ability: the edit's over that of ``forgets``. efficacy: its FE over that of ``retains``, less 1.
     """
+
+    method: str
+    best: str | None
+    forgets: str
+    retains: str
+    ability: float | None
+    efficacy: float
+
+
+def comparison(records: Sequence[RunRecord]) -> Comparison | None:
+    """Comparable runs as the paper compares them; None without its edit and a baseline that have
+    FE and MU. Variants of the edit are no baselines."""
     means: dict[str, dict[str, float]] = {}
     for method in {record.method for record in records}:
         own = [record for record in records if record.method == method]
-        for name, path in (("FE", ("FE",)), ("MU", ("MU",)), ("ability", ("ability", "accuracy"))):
+        names = {"FE": ("FE",), "MU": ("MU",), "balance": ("balance",), "ability": _ABILITY}
+        for name, path in names.items():
             values = [value(record, ("after", *path)) for record in own]
             numbers = [v for v in values if v is not None]
             if len(numbers) == len(values):
                 means.setdefault(method, {})[name] = statistics.fmean(numbers)
-    ours = means.pop("unierase", {})
-    others = {m: v for m, v in means.items() if m not in UNRANKED and {"FE", "MU"} <= v.keys()}
-    found = []
-    if others and "FE" in ours:
-        forgets = max(others, key=lambda method: others[method]["FE"])
-        retains = max(others, key=lambda method: others[method]["MU"])
-        if "ability" in ours and others[forgets].get("ability"):
-            ratio = ours["ability"] / others[forgets]["ability"]
-            found.append(
-                f"unierase's ability is {ratio:.2f} times that of {forgets}, the other method "
-                "with the best FE"
-            )
-        more = 100 * (ours["FE"] / others[retains]["FE"] - 1)
-        found.append(
-            f"unierase's FE is {abs(more):.1f} % {'above' if more >= 0 else 'below'} that of "
-            f"{retains}, the other method with the best MU"
+    whole = {method: v for method, v in means.items() if {"FE", "MU"} <= v.keys()}
+    edits = [m for m in ("unierase-tuned", "unierase") if m in whole]
+    others = [m for m in sorted(whole) if m not in UNRANKED and not m.startswith("unierase")]
+    if not edits or not others:
+        return None
+    ours = whole[edits[0]]
+    forgets = max(others, key=lambda method: whole[method]["FE"])
+    retains = max(others, key=lambda method: whole[method]["MU"])
+    balanced = [method for method in (edits[0], *others) if "balance" in whole[method]]
+    ability = None
+    if "ability" in ours and whole[forgets].get("ability"):
+        ability = ours["ability"] / whole[forgets]["ability"]
+    return Comparison(
+        edits[0],
+        max(balanced, key=lambda method: whole[method]["balance"]) if balanced else None,
+        forgets,
+        retains,
+        ability,
+        ours["FE"] / whole[retains]["FE"] - 1,
+    )
+
+
+_ABILITY = ("ability", "accuracy")
+
+
+def headlines(records: Sequence[RunRecord]) -> tuple[str, ...]:
+    """``comparison`` in words."""
+    found = comparison(records)
+    if found is None:
+        return ()
+    words = []
+    if found.ability is not None:
+        words.append(
+            f"{found.method}'s ability is {found.ability:.2f} times that of {found.forgets}, the "
+            "other method with the best FE"
         )
-    return tuple(found)
+    more = 100 * found.efficacy
+    words.append(
+        f"{found.method}'s FE is {abs(more):.1f} % {'above' if more >= 0 else 'below'} that of "
+        f"{found.retains}, the other method with the best MU"
+    )
+    return tuple(words)
 
 
 def scored_rows(record: RunRecord) -> tuple[tuple[str, Any], ...]:
