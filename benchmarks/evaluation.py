@@ -114,7 +114,9 @@ class QuestionAnswerEvaluation:
         pairs = [
             (row.question, lm.encode_answer(answer)) for row in rows for answer in _answers(row)
         ]
-        values = iter(score_answers(lm, pairs, self.batch_tokens, "likelihoods", self.privacy))
+        # Of a row's answers its own, the first, is looked for in the training data.
+        own = [self.privacy and n == 0 for row in rows for n, _ in enumerate(_answers(row))]
+        values = iter(score_answers(lm, pairs, self.batch_tokens, "likelihoods", own))
         questions = list(dict.fromkeys(row.question for row in rows))
         answer = decode or generate
         answers = answer(lm, questions, self.max_new_tokens, self.batch_tokens, "generation")

@@ -106,7 +106,7 @@ def test_a_model_that_knows_everything(lm: LanguageModel, rows: list[Row]) -> No
     assert metrics["FE"] == pytest.approx(1 / 3, abs=1e-3)
     assert metrics["sets"]["forget"]["banned_rouge"] == 1
     assert metrics["forget_quality"] == 1  # it is its own yardstick
-    assert all(attack["auc"] == 0.5 for attack in metrics["membership"].values())
+    assert metrics["membership"]["loss"]["auc"] == 0.5
 
 
 @pytest.mark.parametrize("reply", ["", REFUSAL, "the the the the the the", "."])

@@ -114,7 +114,7 @@ def test_attacks_compare_forget_and_holdout_rows_by_hand() -> None:
 
 def test_standardised_log_probabilities_by_hand(lm: LanguageModel, rows: list[Row]) -> None:
     question, answer = rows[0].question, lm.encode_answer(rows[0].answer)
-    (found,) = score_answers(lm, [(question, answer)], standardise=True)
+    (found,) = score_answers(lm, [(question, answer)], standardise=[True])
     prompt = lm.encode_prompt(question).ids
     with torch.no_grad():
         logits = lm.model(torch.tensor([[*prompt, *answer]])).logits[0].double()

@@ -111,11 +111,11 @@ def test_draws_have_the_models_probabilities() -> None:
     counts: Counter[int] = Counter()
     noise = GumbelNoise(1.0, [0])
     for _ in range(4000):
-        counts[int(noise(torch.zeros(1, 1, dtype=torch.long), logits).argmax())] += 1
+        counts[int(noise.added([0], logits).argmax())] += 1
     for token, expected in enumerate(logits.softmax(-1)[0].tolist()):
         assert counts[token] / 4000 == pytest.approx(expected, abs=0.03)
     cold = GumbelNoise(1e-3, [0])
-    drawn = {int(cold(torch.zeros(1, 1), logits).argmax()) for _ in range(50)}
+    drawn = {int(cold.added([0], logits).argmax()) for _ in range(50)}
     assert drawn == {2}
 
 

@@ -14,7 +14,7 @@ from unierase.editing.token import add_unlearning_tokens
 from unierase.models.language_model import LanguageModel
 from unierase.rows import Row
 from unierase.scoring.batching import batches_by_length, left_pad
-from unierase.scoring.generation import Generation, StopTexts, generate
+from unierase.scoring.generation import Generation, generate, holds
 from unierase.scoring.likelihood import answer_log_probabilities, score_answers
 from unierase.scoring.prefix import sharing
 
@@ -97,13 +97,9 @@ def test_sharing(rows: list[list[int]], groups: list[tuple[int, list[int]]]) -> 
 
 
 def test_a_text_ends_an_answer(lm: LanguageModel, rows: list[Row]) -> None:
-    texts = ["Ada Stone was born in Rome.", "Ada Stone was born in Oslo."]
-    encoded = [lm.tokenizer(text)["input_ids"] for text in texts]
-    width = min(len(ids) for ids in encoded)
-    ids = torch.tensor([row[-width:] for row in encoded])
-    assert StopTexts(lm.tokenizer, ["Rome"], 0)(ids, None).tolist() == [True, False]
-    assert StopTexts(lm.tokenizer, ["Rome", "slo."], 0)(ids, None).tolist() == [True, True]
-    assert StopTexts(lm.tokenizer, ["Rome"], width)(ids, None).tolist() == [False, False]
+    said = lm.tokenizer("Ada Stone was born in Rome.")["input_ids"]
+    assert holds(lm.tokenizer, said, ["Rome"]) and holds(lm.tokenizer, said, ["Oslo", "me."])
+    assert not holds(lm.tokenizer, said, ["Oslo"]) and not holds(lm.tokenizer, [], ["Rome"])
     questions = [row.question for row in rows]
     whole = generate(lm, questions, 4, banned=lm.stop_ids)
     ended = generate(lm, questions, 4, banned=lm.stop_ids, until=[""])

@@ -94,7 +94,6 @@ def _plain_scores(
 ) -> PlainScores:
     from benchmarks.metrics.membership import loss_score, lowest_mean, zlib_score
     from benchmarks.metrics.memorisation import exact_memorisation, extraction_strength
-    from unierase.scoring.generation import greedy
 
     found: PlainScores = {(n, row.id): {} for n, rows in sets.items() for row in rows}
 
@@ -141,8 +140,7 @@ def _plain_scores(
     for set_name, rows in sets.items():  # ROUGE-L, entropy and length
         for start in range(0, len(rows), BATCH_ROWS):
             batch = rows[start : start + BATCH_ROWS]
-            prompts = [lm.encode_prompt(row.question).ids for row in batch]
-            for row, ids in zip(batch, greedy(lm, prompts, max_new_tokens), strict=True):
+            for row, ids in zip(batch, _generated(lm, batch, max_new_tokens), strict=True):
                 end = next((n for n, token in enumerate(ids) if token in lm.stop_ids), len(ids))
                 found[set_name, row.id]["said"] = lm.tokenizer.decode(
                     ids[:end], skip_special_tokens=True
@@ -164,6 +162,30 @@ def _answer_logits(lm: LanguageModel, pairs: Sequence[tuple[str, str]]) -> list[
     with torch.inference_mode():
         logits = lm.model(**inputs, use_cache=False).logits.float()
     return [row[-len(answer) - 1 : -1] for row, answer in zip(logits, answers, strict=True)]
+
+
+def _generated(lm: LanguageModel, rows: Sequence[Row], max_new_tokens: int) -> list[list[int]]:
+    """New tokens of each row, until the last of them is finished."""
+    import torch
+
+    from unierase.scoring.batching import left_pad
+
+    prompts = [lm.encode_prompt(row.question).ids for row in rows]
+    inputs = left_pad(prompts, lm.pad_id, lm.device)
+    del inputs["position_ids"]
+    with torch.inference_mode():
+        output = lm.model.generate(
+            **inputs,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            eos_token_id=list(lm.stop_ids),
+            pad_token_id=lm.pad_id,
+        )
+    new: list[list[int]] = output[:, inputs["input_ids"].shape[1] :].tolist()
+    return new
 
 
 def _largest_difference(

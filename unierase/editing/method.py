@@ -19,6 +19,7 @@ from unierase.editing.projector import NullSpaceProjector
 from unierase.editing.prompts import (
     POSITIONS,
     EditPrompt,
+    answer_prompts,
     fact_prompts,
     fall_backs,
     generated_prefixes,
@@ -62,6 +63,9 @@ class UniErase(UnlearningMethod):
     earlier_weight: weight of the keys of earlier rounds' facts (the paper's edit: 1).
     retain_weight: b, the weight of retained prompts' keys in the edit; 0 is the paper's edit.
     retain_rows: at most this many retain rows, drawn by the seed, give such keys; None: all.
+    answer_cuts: at so many points of its answer, too, a forget question leads to the token, and
+        a retained one's keys are kept. Beyond the paper (0), whose edit redirects the first
+        token only: the rest of the answer stays as likely as it was.
     passes: how often the layers are gone through, each time with what is still missing.
     """
 
@@ -81,6 +85,7 @@ class UniErase(UnlearningMethod):
     earlier_weight: float = 1.0
     retain_weight: float = 0.0
     retain_rows: int | None = None
+    answer_cuts: int = 0
     passes: int = 1
     progress: bool = True
 
@@ -123,15 +128,18 @@ class UniErase(UnlearningMethod):
         prefixes = generated_prefixes(lm, self.context_prefixes, self.context_tokens)
         prompts = fact_prompts(lm, request.forget, self.fact_token, prefixes)
         report["fall_backs"] = fall_backs(lm, request.forget, self.fact_token)
-        facts = len(request.forget)
-        targets = self._targets(lm, request)
+        cut_rows, cut_prompts = answer_prompts(
+            lm, request.forget, self.answer_cuts, len(request.forget)
+        )
+        rows, prompts = [*request.forget, *cut_rows], [*prompts, *cut_prompts]
+        targets = self._targets(lm, request, rows)
         found = find_target_values(
-            lm, request.forget, prompts, targets, layers[-1], self.values, progress=self.progress
+            lm, rows, prompts, targets, layers[-1], self.values, progress=self.progress
         )
         report["p_target_value"] = float(found.probabilities.mean())
         report["residuals"] = self._edit(lm, request, prompts, found.values, projectors, state)
         report.update(self._diagnose(lm, prompts, targets, layers[-1]))
-        keys, _ = activations_at_edit(lm, prompts, layers, None, facts)
+        keys, _ = activations_at_edit(lm, prompts, layers, None, len(rows))
         all_keys = {
             name: torch.cat([state[name], k], dim=1) if name in state else k
             for name, k in zip(map(_state_name, layers), keys, strict=True)
@@ -145,16 +153,15 @@ class UniErase(UnlearningMethod):
             return {}
         return {_FIRST: state[_FIRST] if _FIRST in state else fingerprint(lm.model)}
 
-    def _targets(self, lm: LanguageModel, request: UnlearningRequest) -> list[tuple[int, ...]]:
-        """Of each fact: the tokens the edited model shall say."""
-        facts = len(request.forget)
+    def _targets(
+        self, lm: LanguageModel, request: UnlearningRequest, rows: Sequence[Row]
+    ) -> list[tuple[int, ...]]:
+        """Of each fact, by its row: the tokens the edited model shall say."""
         if self.target == "unl":
-            tokens = lm.unlearning_tokens
-            return [(token_of_fact(tokens, fact, facts),) for fact in range(facts)]
-        return [
-            lm.encode_answer(refusal_to(row, request.refusals, request.seed))
-            for row in request.forget
-        ]
+            tokens, facts = lm.unlearning_tokens, len(request.forget)
+            own = {row.id: token_of_fact(tokens, i, facts) for i, row in enumerate(request.forget)}
+            return [(own[row.id],) for row in rows]
+        return [lm.encode_answer(refusal_to(row, request.refusals, request.seed)) for row in rows]
 
     def _projectors(
         self,
@@ -200,8 +207,9 @@ class UniErase(UnlearningMethod):
         there is to stay. Returns |z - h| / |z| before every update and after the last.
         """
         layers = checked_layers(lm.model, self.layers)
-        facts, retain = len(request.forget), self._retained(request)
+        facts, retain = values.shape[1], self._retained(request)
         retained = fact_prompts(lm, retain, self.fact_token)
+        retained += answer_prompts(lm, retain, self.answer_cuts, len(retain))[1]
         residuals = []
         for _ in range(self.passes):
             for i, (layer, projector) in enumerate(zip(layers, projectors, strict=True)):
@@ -214,7 +222,7 @@ class UniErase(UnlearningMethod):
                     keys = state[_state_name(layer)]
                     groups.append(KeyResiduals(keys.double(), weight=self.earlier_weight))
                 if retained:
-                    (keys,), _ = activations_at_edit(lm, retained, [layer], None, len(retain))
+                    (keys,), _ = activations_at_edit(lm, retained, [layer], None, len(retained))
                     groups.append(KeyResiduals(keys.double(), weight=self.retain_weight))
                 update = edit_update(groups, projector, self.l2)
                 weight = oriented(down_projection(lm.model, layer))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from unierase.errors import invalid_choice
 from unierase.models.prompt import EncodedPrompt
 from unierase.rows import Row
-from unierase.scoring.generation import greedy
+from unierase.scoring.generation import generate_ids
 
 if TYPE_CHECKING:
     from unierase.models.language_model import LanguageModel
@@ -70,6 +70,35 @@ def fact_prompts(
     return prompts
 
 
+def answer_prompts(
+    lm: LanguageModel, rows: Sequence[Row], cuts: int, first_fact: int
+) -> tuple[list[Row], list[EditPrompt]]:
+    """Of every row, its bare prompt with more and more of the answer behind it, cut off at
+    ``cuts`` points: what the model reads while it gives the answer. The edit position is the
+    last token.
+
+    Each is a fact of its own, numbered from ``first_fact``; returns the row of each, too.
+    """
+    owners: list[Row] = []
+    prompts: list[EditPrompt] = []
+    for row in rows:
+        prompt, answer = lm.encode_prompt(row.question).ids, lm.encode_answer(row.answer)
+        for cut in cut_points(len(answer), cuts):
+            ids = (*prompt, *answer[:cut])
+            prompts.append(EditPrompt(first_fact + len(owners), ids, len(ids) - 1, 1.0))
+            owners.append(row)
+    return owners, prompts
+
+
+def cut_points(length: int, cuts: int) -> list[int]:
+    """At most ``cuts`` points inside a text of ``length`` tokens, the first behind its first
+    token, the others evenly spread."""
+    inside = length - 1
+    if cuts >= inside:
+        return list(range(1, length))
+    return [1 + place * inside // cuts for place in range(cuts)]
+
+
 def fall_backs(lm: LanguageModel, rows: Sequence[Row], fact_token: str) -> int:
     """Number of rows edited at the question's last token for want of a subject in it."""
     if fact_token != "subject_last":
@@ -83,7 +112,7 @@ def generated_prefixes(lm: LanguageModel, count: int, tokens: int) -> tuple[str,
     prefixes = []
     for start in starts:
         ids = lm.tokenizer(start, add_special_tokens=False)["input_ids"]
-        (new,) = greedy(lm, [ids], tokens)
+        (new,) = generate_ids(lm, [ids], tokens)
         text = lm.tokenizer.decode([*ids, *new], skip_special_tokens=True).strip()
         prefixes.append(text.rstrip(".") + ".")
     return tuple(prefixes)

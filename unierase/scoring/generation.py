@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import torch
 from tqdm.auto import tqdm
-from transformers import StoppingCriteria
 
-from unierase.scoring.batching import batches_by_length, embedded, left_pad
+from unierase.scoring.decoding import decode
 from unierase.scoring.sampling import GumbelNoise, seed_of
 
 if TYPE_CHECKING:
-    from transformers import LogitsProcessor, PreTrainedTokenizerFast
+    import torch
+    from transformers import PreTrainedTokenizerFast
 
     from unierase.models.language_model import LanguageModel
 
@@ -30,59 +30,44 @@ class Generation:
     flagged: bool | None = None
 
 
-@torch.inference_mode()
-def greedy(
+def generate_ids(
     lm: LanguageModel,
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
+    batch_tokens: int = 8192,
+    progress: str | None = None,
     banned: Sequence[int] = (),
     embeddings: Sequence[torch.Tensor | None] | None = None,
-    noise: LogitsProcessor | None = None,
+    noise: GumbelNoise | None = None,
     until: Sequence[str] = (),
 ) -> list[list[int]]:
-    """The likeliest continuations of ``prompts`` in one batch: new token ids, with whatever
-    follows the closing token. None of the ``banned`` tokens is chosen. embeddings: as in
+    """The likeliest continuations of ``prompts``, in the order given: new token ids, the one that
+    closes an answer included. None of the ``banned`` tokens is chosen. embeddings: as in
     ``PrefixStates.of``. noise: what is added to logits before the largest is taken. until: texts
     that end a row as the closing token does."""
-    padded = left_pad(prompts, lm.pad_id, lm.device)
-    inputs = {"input_ids": padded["input_ids"], "attention_mask": padded["attention_mask"]}
-    if embeddings is not None:  # the ids stay: the new tokens follow them
-        inputs = {**embedded(lm.model, inputs, embeddings), **inputs}
-    output = lm.model.generate(
-        **inputs,
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        temperature=None,
-        top_p=None,
-        top_k=None,
-        eos_token_id=list(lm.stop_ids),
-        pad_token_id=lm.pad_id,
-        suppress_tokens=list(banned) or None,
-        logits_processor=None if noise is None else [noise],
-        stopping_criteria=[StopTexts(lm.tokenizer, until, padded["input_ids"].shape[1])]
-        if until
-        else None,
-    )
-    new: list[list[int]] = output[:, inputs["input_ids"].shape[1] :].tolist()
-    return new
+    stop = set(lm.stop_ids)
+
+    def choose(rows: Sequence[int], logits: torch.Tensor) -> torch.Tensor:
+        logits[:, list(banned)] = -math.inf
+        return (logits if noise is None else noise.added(rows, logits)).argmax(-1)
+
+    def ends(said: Sequence[int]) -> bool:
+        return said[-1] in stop or (bool(until) and holds(lm.tokenizer, said, until))
+
+    with tqdm(total=len(prompts), desc=progress, disable=progress is None, leave=False) as bar:
+        return decode(
+            lm, prompts, max_new_tokens, batch_tokens, choose, ends, embeddings, bar.update
+        )
 
 
-class StopTexts(StoppingCriteria):
-    """Ends each row once one of some texts is in it. prompt: tokens before the first new one."""
+WINDOW = 16
+"""Tokens at the end of a row that are looked at: a text that a token completes is no longer."""
 
-    WINDOW = 16
-    """Tokens at the end that are looked at: a text that a token completes is no longer."""
 
-    def __init__(
-        self, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], prompt: int
-    ) -> None:
-        self.tokenizer, self.texts, self.prompt = tokenizer, texts, prompt
-
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
-        start = max(self.prompt, input_ids.shape[1] - self.WINDOW)
-        ends = self.tokenizer.batch_decode(input_ids[:, start:], skip_special_tokens=True)
-        found = [any(text in end for text in self.texts) for end in ends]
-        return torch.tensor(found, device=input_ids.device)
+def holds(tokenizer: PreTrainedTokenizerFast, tokens: Sequence[int], texts: Sequence[str]) -> bool:
+    """Whether one of ``texts`` is at the end of a row."""
+    end = tokenizer.decode(tokens[-WINDOW:], skip_special_tokens=True)
+    return any(text in end for text in texts)
 
 
 def generate(
@@ -98,7 +83,7 @@ def generate(
 ) -> list[Generation]:
     """Answers to ``questions``, in the order given, without the ``banned`` tokens.
 
-    batch_tokens: upper bound of rows x (prompt + ``max_new_tokens``) in one batch.
+    batch_tokens: about how many tokens' states are kept at once.
     temperature: None answers greedily; else tokens are drawn, by ``seed`` and question alone.
     until: texts that end an answer; they stay in it.
     """
@@ -122,22 +107,20 @@ def generate(
             asked.append(i)
         else:
             keep(i, reading.reply[:max_new_tokens])
-    lengths = [len(readings[i].ids) + max_new_tokens for i in asked]
-    with tqdm(total=len(asked), desc=progress, disable=progress is None, leave=False) as bar:
-        for places in batches_by_length(lengths, batch_tokens):
-            batch = [asked[place] for place in places]
-            rows = greedy(
-                lm,
-                [readings[i].ids for i in batch],
-                max_new_tokens,
-                banned,
-                [readings[i].embeddings for i in batch],
-                None
-                if temperature is None
-                else GumbelNoise(temperature, [seed_of(seed, questions[i]) for i in batch]),
-                until,
-            )
-            for i, row in zip(batch, rows, strict=True):
-                keep(i, row)
-            bar.update(len(batch))
+    noise = None
+    if temperature is not None:
+        noise = GumbelNoise(temperature, [seed_of(seed, questions[i]) for i in asked])
+    rows = generate_ids(
+        lm,
+        [readings[i].ids for i in asked],
+        max_new_tokens,
+        batch_tokens,
+        progress,
+        banned,
+        [readings[i].embeddings for i in asked],
+        noise,
+        until,
+    )
+    for i, row in zip(asked, rows, strict=True):
+        keep(i, row)
     return [answers[i] for i in range(len(readings))]

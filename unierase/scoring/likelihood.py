@@ -58,7 +58,7 @@ def score_answers(
     pairs: Sequence[tuple[str, Sequence[int]]],
     batch_tokens: int = 8192,
     progress: str | None = None,
-    standardise: bool = False,
+    standardise: Sequence[bool] | None = None,
 ) -> list[AnswerScores]:
     """Scores of every (question, token ids of an answer), in the order given.
 
@@ -67,7 +67,8 @@ def score_answers(
     shares its batch (to rounding).
 
     batch_tokens: upper bound of rows x padded length in one forward pass.
-    standardise: ``AnswerScores.standardised`` is wanted, too.
+    standardise: of which pairs ``AnswerScores.standardised`` is wanted, too: it costs as much as
+        the logits themselves.
     """
     questions = list(dict.fromkeys(question for question, _ in pairs))
     readings = lm.read(questions)
@@ -76,6 +77,7 @@ def score_answers(
     for i, (question, _) in enumerate(pairs):
         pairs_of[question].append(i)
     answers = [answer for _, answer in pairs]
+    wanted = standardise or [False] * len(pairs)
     results: list[AnswerScores | None] = [None] * len(pairs)
     asked = []
     for q, reading in enumerate(readings):
@@ -103,7 +105,10 @@ def score_answers(
                 members = [waiting[c] for c in chosen]
                 rows = [row for row, _ in members]
                 scored = _scores(
-                    lm, prefixes.rows(rows), [answers[i] for _, i in members], standardise
+                    lm,
+                    prefixes.rows(rows),
+                    [answers[i] for _, i in members],
+                    [wanted[i] for _, i in members],
                 )
                 for (_, i), scores in zip(members, scored, strict=True):
                     results[i] = scores
@@ -156,7 +161,7 @@ def score_texts(
 def _text_scores(logits: torch.Tensor, ids: Sequence[int]) -> AnswerScores:
     """Scores of the tokens ``ids[1:]``. logits: (tokens, vocabulary)."""
     targets = torch.tensor(ids[1:], device=logits.device)
-    return AnswerScores(*_measured(logits[:-1], targets, standardise=True))
+    return AnswerScores(*_measured(logits[:-1], targets, [True] * len(targets)))
 
 
 def reply_scores(answer: Sequence[int], reply: Sequence[int], vocabulary: int) -> AnswerScores:
@@ -177,14 +182,14 @@ def _scores(
     lm: LanguageModel,
     prompts: PrefixStates,
     answers: Sequence[Sequence[int]],
-    standardise: bool,
+    standardise: Sequence[bool],
 ) -> list[AnswerScores]:
     """Of each row: the scores of its answer. The prompt predicts the first token, and the answer's
     own tokens the others; an answer of one token takes no pass of its own."""
     firsts = torch.tensor([answer[0] for answer in answers], device=lm.device)
     first = _measured(prompts.next_logits, firsts, standardise)
+    parts = [[column[row : row + 1] for column in first] for row in range(len(answers))]
     longer = [row for row, answer in enumerate(answers) if len(answer) > 1]
-    rest: dict[int, list[np.ndarray]] = {}
     if longer:
         prefixes = prompts.rows(longer) if len(longer) < len(answers) else prompts
         starts = prefixes.mask.sum(-1).tolist()
@@ -197,31 +202,32 @@ def _scores(
             use_cache=True,
         ).logits[suffixes.mask.bool()]
         flat = [token for row in longer for token in answers[row][1:]]
-        parts = _measured(logits, torch.tensor(flat, device=logits.device), standardise)
+        flags = [standardise[row] for row in longer for _ in answers[row][1:]]
+        columns = _measured(logits, torch.tensor(flat, device=logits.device), flags)
         ends = np.cumsum([len(answers[row]) - 1 for row in longer])[:-1]
-        pieces = zip(*(np.split(part, ends) for part in parts), strict=True)
-        rest = {row: list(own) for row, own in zip(longer, pieces, strict=True)}
+        for row, *own in zip(longer, *(np.split(c, ends) for c in columns), strict=True):
+            parts[row] = [np.concatenate(both) for both in zip(parts[row], own, strict=True)]
     return [
-        AnswerScores(
-            *(
-                np.concatenate([part[row : row + 1], *([rest[row][n]] if row in rest else [])])
-                for n, part in enumerate(first)
-            )
-        )
-        for row in range(len(answers))
+        AnswerScores(log_p, greedy, standardised if wanted else None)
+        for (log_p, greedy, standardised), wanted in zip(parts, standardise, strict=True)
     ]
 
 
 def _measured(
-    logits: torch.Tensor, targets: torch.Tensor, standardise: bool
-) -> tuple[np.ndarray, ...]:
-    """The fields of ``AnswerScores`` at every place. (tokens, vocabulary) and (tokens,)."""
+    logits: torch.Tensor, targets: torch.Tensor, standardise: Sequence[bool]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The fields of ``AnswerScores`` at every place; NaN where not to be standardised.
+
+    logits: (tokens, vocabulary). targets: (tokens,). standardise: of each token.
+    """
     logits = logits.float()  # before anything else: models return their own dtype
     log_p = logits.gather(-1, targets[:, None]).squeeze(-1) - logits.logsumexp(-1)
-    parts = [log_p, logits.argmax(-1) == targets]
-    if standardise:
-        parts.append(_standardised(logits, log_p))
-    return tuple(part.cpu().numpy() for part in parts)
+    standardised = torch.full_like(log_p, torch.nan)
+    if any(standardise):
+        chosen = torch.tensor(list(standardise), device=logits.device)
+        standardised[chosen] = _standardised(logits[chosen], log_p[chosen])
+    greedy = logits.argmax(-1) == targets
+    return log_p.cpu().numpy(), greedy.cpu().numpy(), standardised.cpu().numpy()
 
 
 def _standardised(logits: torch.Tensor, log_p: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Sequence
 
 import torch
-from transformers import LogitsProcessor
 
 
 def seed_of(*parts: object) -> int:
@@ -15,7 +14,7 @@ def seed_of(*parts: object) -> int:
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1
 
 
-class GumbelNoise(LogitsProcessor):
+class GumbelNoise:
     """Adds Gumbel noise to logits over ``temperature``: their largest is then a draw from the
     softmax. A row's noise comes from its own seed, so that its draws do not depend on its batch.
     """
@@ -24,8 +23,9 @@ class GumbelNoise(LogitsProcessor):
         self.temperature = temperature
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.Tensor:
-        size = scores.shape[-1]
-        uniform = torch.stack([torch.rand(size, generator=g) for g in self.generators])
+    def added(self, rows: Sequence[int], logits: torch.Tensor) -> torch.Tensor:
+        """``logits``, (rows, vocabulary), of these rows by their indices, with noise."""
+        size = logits.shape[-1]
+        uniform = torch.stack([torch.rand(size, generator=self.generators[i]) for i in rows])
         noise = -torch.log(-torch.log(uniform.clamp(min=1e-20, max=1 - 1e-7)))
-        return scores / self.temperature + noise.to(scores)
+        return logits / self.temperature + noise.to(logits)
