@@ -12,7 +12,8 @@ import torch
 from tqdm.auto import tqdm
 
 from unierase.scoring.batching import batches_by_length, left_pad
-from unierase.scoring.prefix import PrefixStates, Suffixes, sharing
+from unierase.scoring.prefix import PrefixStates, sharing
+from unierase.scoring.trees import AnswerTree, TreeInputs, may_branch
 
 if TYPE_CHECKING:
     from unierase.models.guard import Reading
@@ -62,9 +63,9 @@ def score_answers(
 ) -> list[AnswerScores]:
     """Scores of every (question, token ids of an answer), in the order given.
 
-    A question is run once for all its answers, what many questions begin with once for all of
-    them, and logits are computed for answer tokens only; a row's values do not depend on what
-    shares its batch (to rounding).
+    A question is run once for all its answers, what some of these begin with once for them, and
+    what many questions begin with once for all of them; logits are computed for answer tokens
+    only. A pair's values do not depend on what shares its batch (to rounding).
 
     batch_tokens: upper bound of rows x padded length in one forward pass.
     standardise: of which pairs ``AnswerScores.standardised`` is wanted, too: it costs as much as
@@ -98,19 +99,19 @@ def score_answers(
                 [readings[q].embeddings for q in batch],
                 after,
             )
-            waiting = [(row, i) for row, q in enumerate(batch) for i in pairs_of[questions[q]]]
-            width = prefixes.mask.shape[1]
-            lengths = [width + len(answers[i]) for _, i in waiting]
+            rows = _tree_rows(lm, prefixes, [pairs_of[questions[q]] for q in batch], answers)
+            lengths = [prefixes.mask.shape[1] + len(row.tree.tokens) for row in rows]
             for chosen in batches_by_length(lengths, batch_tokens):
-                members = [waiting[c] for c in chosen]
-                rows = [row for row, _ in members]
+                own = [rows[c] for c in chosen]
+                members = [i for row in own for i in row.pairs]
                 scored = _scores(
                     lm,
-                    prefixes.rows(rows),
-                    [answers[i] for _, i in members],
-                    [wanted[i] for _, i in members],
+                    prefixes.rows([row.prompt for row in own]),
+                    [row.tree for row in own],
+                    [answers[i] for i in members],
+                    [wanted[i] for i in members],
                 )
-                for (_, i), scores in zip(members, scored, strict=True):
+                for i, scores in zip(members, scored, strict=True):
                     results[i] = scores
                 bar.update(len(members))
     return [scores for scores in results if scores is not None]
@@ -160,8 +161,8 @@ def score_texts(
 
 def _text_scores(logits: torch.Tensor, ids: Sequence[int]) -> AnswerScores:
     """Scores of the tokens ``ids[1:]``. logits: (tokens, vocabulary)."""
-    targets = torch.tensor(ids[1:], device=logits.device)
-    return AnswerScores(*_measured(logits[:-1], targets, [True] * len(targets)))
+    count = len(ids) - 1
+    return AnswerScores(*_measured(logits[:-1], range(count), ids[1:], [True] * count))
 
 
 def reply_scores(answer: Sequence[int], reply: Sequence[int], vocabulary: int) -> AnswerScores:
@@ -178,55 +179,98 @@ def reply_scores(answer: Sequence[int], reply: Sequence[int], vocabulary: int) -
     return AnswerScores(np.array(values, dtype=np.float32), np.array(hits, dtype=bool))
 
 
-def _scores(
+@dataclass(frozen=True)
+class _TreeRow:
+    """A row of a forward pass: the prompt it follows, and answers to it, by their pairs."""
+
+    prompt: int
+    pairs: Sequence[int]
+    tree: AnswerTree
+
+
+def _tree_rows(
     lm: LanguageModel,
     prompts: PrefixStates,
+    pairs: Sequence[Sequence[int]],
     answers: Sequence[Sequence[int]],
-    standardise: Sequence[bool],
-) -> list[AnswerScores]:
-    """Of each row: the scores of its answer. The prompt predicts the first token, and the answer's
-    own tokens the others; an answer of one token takes no pass of its own."""
-    firsts = torch.tensor([answer[0] for answer in answers], device=lm.device)
-    first = _measured(prompts.next_logits, firsts, standardise)
-    parts = [[column[row : row + 1] for column in first] for row in range(len(answers))]
-    longer = [row for row, answer in enumerate(answers) if len(answer) > 1]
-    if longer:
-        prefixes = prompts.rows(longer) if len(longer) < len(answers) else prompts
-        starts = prefixes.mask.sum(-1).tolist()
-        suffixes = Suffixes.of([answers[row][:-1] for row in longer], starts, lm)
-        logits = lm.model(
-            input_ids=suffixes.ids,
-            attention_mask=torch.cat([prefixes.mask, suffixes.mask], dim=1),
-            position_ids=suffixes.positions,
-            past_key_values=prefixes.cache(),
-            use_cache=True,
-        ).logits[suffixes.mask.bool()]
-        flat = [token for row in longer for token in answers[row][1:]]
-        flags = [standardise[row] for row in longer for _ in answers[row][1:]]
-        columns = _measured(logits, torch.tensor(flat, device=logits.device), flags)
-        ends = np.cumsum([len(answers[row]) - 1 for row in longer])[:-1]
-        for row, *own in zip(longer, *(np.split(c, ends) for c in columns), strict=True):
-            parts[row] = [np.concatenate(both) for both in zip(parts[row], own, strict=True)]
+) -> list[_TreeRow]:
+    """A row for all answers to a prompt, or, where the model cannot branch, for each answer.
+
+    pairs: of each prompt. answers: of each pair.
+    """
+    longest = max(len(answers[i]) for own in pairs for i in own)
+    together = may_branch(lm, prompts.mask.shape[1] + longest)
     return [
-        AnswerScores(log_p, greedy, standardised if wanted else None)
-        for (log_p, greedy, standardised), wanted in zip(parts, standardise, strict=True)
+        _TreeRow(prompt, members, AnswerTree.of([answers[i] for i in members]))
+        for prompt, own in enumerate(pairs)
+        for members in ([own] if together else [[i] for i in own])
     ]
 
 
-def _measured(
-    logits: torch.Tensor, targets: torch.Tensor, standardise: Sequence[bool]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The fields of ``AnswerScores`` at every place; NaN where not to be standardised.
+def _scores(
+    lm: LanguageModel,
+    prompts: PrefixStates,
+    trees: Sequence[AnswerTree],
+    answers: Sequence[Sequence[int]],
+    standardise: Sequence[bool],
+) -> list[AnswerScores]:
+    """Of each answer its scores. A prompt predicts the first token, and the answer's own tokens
+    the others; answers of one token take no pass of their own.
 
-    logits: (tokens, vocabulary). targets: (tokens,). standardise: of each token.
+    prompts, trees: a row each. answers, standardise: those of the first tree, then the next's.
+    """
+    rows = [row for row, tree in enumerate(trees) for _ in tree.paths]
+    parts = _measured(prompts.next_logits, rows, [answer[0] for answer in answers], standardise)
+    pieces = [[tuple(column[n : n + 1] for column in parts)] for n in range(len(answers))]
+    longer = [row for row, tree in enumerate(trees) if tree.tokens]
+    if longer:
+        prefixes = prompts.rows(longer) if len(longer) < len(trees) else prompts
+        inputs = TreeInputs.of([trees[row] for row in longer], prefixes.mask, lm)
+        logits = lm.model(
+            input_ids=inputs.ids,
+            attention_mask=inputs.mask,
+            position_ids=inputs.positions,
+            past_key_values=prefixes.cache(),
+            use_cache=True,
+        ).logits[inputs.own.bool()]
+        firsts = np.cumsum([0, *(len(tree.tokens) for tree in trees)]).tolist()
+        paths = [(row, path) for row, tree in enumerate(trees) for path in tree.paths]
+        places = [firsts[row] + node for row, path in paths for node in path]
+        targets = [token for answer in answers for token in answer[1:]]
+        flags = [
+            flag for flag, answer in zip(standardise, answers, strict=True) for _ in answer[1:]
+        ]
+        columns = _measured(logits, places, targets, flags)
+        ends = np.cumsum([len(path) for _, path in paths])[:-1]
+        for piece, *own in zip(pieces, *(np.split(c, ends) for c in columns), strict=True):
+            piece.append(tuple(own))
+    scores = []
+    for piece, wanted in zip(pieces, standardise, strict=True):
+        log_p, greedy, standardised = (np.concatenate(c) for c in zip(*piece, strict=True))
+        scores.append(AnswerScores(log_p, greedy, standardised if wanted else None))
+    return scores
+
+
+def _measured(
+    logits: torch.Tensor,
+    places: Sequence[int],
+    targets: Sequence[int],
+    standardise: Sequence[bool],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The fields of ``AnswerScores`` of tokens; standardised is NaN where it is not wanted.
+
+    logits: (places, vocabulary). places, targets, standardise: of each token where it is
+    predicted, which it is, and whether it is to be standardised.
     """
     logits = logits.float()  # before anything else: models return their own dtype
-    log_p = logits.gather(-1, targets[:, None]).squeeze(-1) - logits.logsumexp(-1)
+    at = torch.tensor(list(places), device=logits.device)
+    wanted = torch.tensor(list(targets), device=logits.device)
+    log_p = logits[at, wanted] - logits.logsumexp(-1)[at]
     standardised = torch.full_like(log_p, torch.nan)
     if any(standardise):
         chosen = torch.tensor(list(standardise), device=logits.device)
-        standardised[chosen] = _standardised(logits[chosen], log_p[chosen])
-    greedy = logits.argmax(-1) == targets
+        standardised[chosen] = _standardised(logits[at[chosen]], log_p[chosen])
+    greedy = logits.argmax(-1)[at] == wanted
     return log_p.cpu().numpy(), greedy.cpu().numpy(), standardised.cpu().numpy()
 
 
