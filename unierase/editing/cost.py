@@ -172,7 +172,7 @@ def _values(shape: ModelShape, method: UniErase, layers: Sequence[int], work: Wo
     prompt = work.prompt_tokens + longer
     target = 0 if method.target == "unl" else work.refusal_tokens - 1
     suffix = work.suffix_tokens + target
-    prompts = work.facts * contexts
+    prompts = work.facts * (contexts + method.answer_cuts)
     above = shape.layers - 1 - layers[-1]
     read = shape.passing(shape.layers, prompts * prompt, prompt) + shape.logits(2 * prompts)
     # Forward and back to the moved states, at every step, and once more for the result.
@@ -194,9 +194,11 @@ def _update(shape: ModelShape, method: UniErase, layers: Sequence[int], work: Wo
     if method.retain_weight:
         most = work.retain if method.retain_rows is None else method.retain_rows
         retained = min(work.retain, most)
-    columns = work.facts + work.earlier + retained
+    points = 1 + method.answer_cuts
+    columns = (work.facts + work.earlier + retained) * points
     prompt = work.prompt_tokens
-    read = shape.passing(layers[-1] + 1, (work.facts * contexts + retained) * prompt, prompt)
+    prompts = work.facts * (contexts + method.answer_cuts) + retained * points
+    read = shape.passing(layers[-1] + 1, prompts * prompt, prompt)
     # The smaller block of eigenvectors has at most half of the directions.
     project = 4 * shape.inner * (shape.inner / 2) * columns
     solve = 2 / 3 * columns**3 + 2 * columns**2 * (shape.inner + shape.hidden)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch.nn import functional
 from tqdm.auto import tqdm
 
 from unierase.editing.prompts import EditPrompt
@@ -33,9 +32,6 @@ class ValueSettings:
     kl: weight of the term that keeps what the model says of the subject in general.
     weight_decay: weight of |delta| / |h|^2.
     stop_loss: a fact whose loss falls below it moves no more.
-    answer_weight, answer_margin: weight of the term that makes the answer itself unlikely, and
-        how far: until its tokens' mean log-probability is below -answer_margin. Beyond the paper
-        (0: no such term), which redirects the first token only.
     """
 
     steps: int = 25
@@ -44,8 +40,6 @@ class ValueSettings:
     kl: float = 0.0625
     weight_decay: float = 0.5
     stop_loss: float = 0.05
-    answer_weight: float = 0.0
-    answer_margin: float = 3.0
 
 
 @dataclass(frozen=True)
@@ -173,8 +167,7 @@ def find_target_values(
     """Find z for every fact: delta minimises
 
         sum_c w_c (-log P(target | prompt_c, h + delta)) + kl KL(P(. | "{subject} is a") || P_0)
-        + weight_decay |delta| / |h|^2
-        + answer_weight max(0, answer_margin + mean log P(answer | prompt, h + delta)),
+        + weight_decay |delta| / |h|^2,
 
     projected to |delta| <= clamp |h| after each step.
 
@@ -197,10 +190,7 @@ def find_target_values(
                 if start <= p.fact < stop
             ]
             subjects = subject_prompts(lm, rows[start:stop]) if settings.kl else []
-            answers = [lm.encode_answer(row.answer) for row in rows[start:stop]]
-            pieces.append(
-                _optimise(lm, own, subjects, targets[start:stop], answers, layer, settings)
-            )
+            pieces.append(_optimise(lm, own, subjects, targets[start:stop], layer, settings))
     return TargetValues(
         values=torch.cat([piece.values for piece in pieces], dim=1),
         probabilities=torch.cat([piece.probabilities for piece in pieces]),
@@ -250,7 +240,6 @@ def _optimise(
     prompts: Sequence[EditPrompt],
     subjects: Sequence[EditPrompt],
     targets: Sequence[Sequence[int]],
-    answers: Sequence[Sequence[int]],
     layer: int,
     settings: ValueSettings,
 ) -> TargetValues:
@@ -260,9 +249,6 @@ def _optimise(
     subject_pass = SuffixPass(lm, subjects, layer) if subjects else None
     bare = torch.tensor([next(i for i, p in enumerate(prompts) if p.fact == f) for f in range(n)])
     hidden = target_pass.suffix_pass.hidden[bare]  # h, (n, d_h)
-    answer_pass = None
-    if settings.answer_weight:
-        answer_pass = TargetPass(lm, [prompts[i] for i in bare.tolist()], answers, layer)
     with torch.no_grad():
         general = subject_pass.logits(None).log_softmax(-1) if subject_pass else None
     norm = hidden.norm(dim=-1, keepdim=True)
@@ -280,9 +266,6 @@ def _optimise(
             now = subject_pass.logits(delta).log_softmax(-1)
             kl = (now.exp() * (now - general)).sum(-1)
             loss = loss + settings.kl * per_fact(kl, subject_pass.facts)
-        if answer_pass is not None:
-            likely = functional.relu(settings.answer_margin + answer_pass.log_probabilities(delta))
-            loss = loss + settings.answer_weight * likely
         loss = loss + settings.weight_decay * delta.norm(dim=-1) / norm.squeeze(-1) ** 2
         moving = moving & (loss.detach() >= settings.stop_loss)
         if not bool(moving.any()):
