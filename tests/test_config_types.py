@@ -22,7 +22,7 @@ METHOD = "unierase.editing.method.UniErase"
         ({"lr": None}, "method.values.lr=None: give a number"),
         (
             {"sleps": 3},
-            "method.values=sleps: not available; choose one of: answer_margin",
+            "method.values=sleps: not available; choose one of: clamp",
         ),
     ],
 )
