@@ -202,6 +202,33 @@ def test_target_values(lm: LanguageModel, rows: list[Row]) -> None:
     torch.testing.assert_close(moved, 0.1 * hidden.norm(dim=0), atol=1e-4, rtol=1e-3)
 
 
+def test_who_has_stopped_is_run_no_more(
+    lm: LanguageModel, rows: list[Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same values, whoever else is still moving; and fewer rows in the passes."""
+    prompts = fact_prompts(lm, rows, "prompt_last", ["Well."])
+    targets = [(token,) for token in (7, 20, 33, 46, 59)]
+    settings = ValueSettings(steps=30, lr=0.02, clamp=20.0, weight_decay=0.0, stop_loss=5.2)
+    rows_run: list[int] = []
+    logits = SuffixPass.logits
+
+    def counted(self: SuffixPass, delta: torch.Tensor | None) -> torch.Tensor:
+        rows_run.append(len(self.facts))
+        return logits(self, delta)
+
+    monkeypatch.setattr(SuffixPass, "logits", counted)
+    found = find_target_values(lm, rows, prompts, targets, 1, settings)
+    assert max(rows_run) == 10 and min(rows_run) <= 4
+    steps = set()
+    for fact, row in enumerate(rows):
+        rows_run.clear()
+        own = [replace(p, fact=0) for p in prompts if p.fact == fact]
+        alone = find_target_values(lm, [row], own, [targets[fact]], 1, settings)
+        torch.testing.assert_close(found.values[:, [fact]], alone.values, atol=1e-3, rtol=1e-3)
+        steps.add(len(rows_run))
+    assert len(steps) > 1  # some stopped before others
+
+
 def test_points_inside_an_answer_by_hand(lm: LanguageModel, rows: list[Row]) -> None:
     assert cut_points(9, 0) == [] and cut_points(1, 3) == []
     # Behind the first token, and every second one: 8 points inside nine tokens.

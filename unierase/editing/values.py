@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -184,11 +184,7 @@ def find_target_values(
         starts = range(0, len(rows), facts_per_batch)
         for start in tqdm(starts, desc="target values", disable=not progress, leave=False):
             stop = min(start + facts_per_batch, len(rows))
-            own = [
-                EditPrompt(p.fact - start, p.ids, p.position, p.weight)
-                for p in prompts
-                if start <= p.fact < stop
-            ]
+            own = [replace(p, fact=p.fact - start) for p in prompts if start <= p.fact < stop]
             subjects = subject_prompts(lm, rows[start:stop]) if settings.kl else []
             pieces.append(_optimise(lm, own, subjects, targets[start:stop], layer, settings))
     return TargetValues(
@@ -208,10 +204,7 @@ class TargetPass:
         layer: int,
     ) -> None:
         # All of a target but its last token is read; all of it is predicted.
-        longer = [
-            EditPrompt(p.fact, (*p.ids, *targets[p.fact][:-1]), p.position, p.weight)
-            for p in prompts
-        ]
+        longer = [replace(p, ids=(*p.ids, *targets[p.fact][:-1])) for p in prompts]
         counts = [len(targets[p.fact]) for p in prompts]
         self.suffix_pass = SuffixPass(lm, longer, layer, counts)
         self.counts = torch.tensor(counts, device=lm.device)
@@ -235,6 +228,54 @@ class TargetPass:
         return sums.index_add(0, self.suffix_pass.rows, picked) / self.counts
 
 
+class _Objective:
+    """The loss of some facts as a function of their deltas.
+
+    facts: their indices. hidden: h of each, (facts, d_h).
+    """
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        facts: Sequence[int],
+        prompts: Sequence[EditPrompt],
+        subjects: Sequence[EditPrompt],
+        targets: Sequence[Sequence[int]],
+        layer: int,
+    ) -> None:
+        place = {fact: i for i, fact in enumerate(facts)}
+
+        def own(all_prompts: Sequence[EditPrompt]) -> list[EditPrompt]:
+            return [replace(p, fact=place[p.fact]) for p in all_prompts if p.fact in place]
+
+        self.facts = torch.tensor(list(facts), device=lm.device)
+        prompts, subjects = own(prompts), own(subjects)
+        self.target_pass = TargetPass(lm, prompts, [targets[fact] for fact in facts], layer)
+        first = [next(i for i, p in enumerate(prompts) if p.fact == n) for n in range(len(facts))]
+        self.bare = torch.tensor(first, device=lm.device)
+        self.hidden = self.target_pass.suffix_pass.hidden[self.bare]
+        self.subject_pass = SuffixPass(lm, subjects, layer) if subjects else None
+        with torch.no_grad():
+            self.general = (
+                self.subject_pass.logits(None).log_softmax(-1) if self.subject_pass else None
+            )
+
+    def losses(self, delta: torch.Tensor, settings: ValueSettings) -> torch.Tensor:
+        """One for each fact, (facts,). delta: (facts, d_h)."""
+        suffixes = self.target_pass.suffix_pass
+        log_p = self.target_pass.log_probabilities(delta)
+        loss = self._per_fact(-log_p * suffixes.weights, suffixes.facts)
+        if self.subject_pass is not None and self.general is not None:
+            now = self.subject_pass.logits(delta).log_softmax(-1)
+            kl = (now.exp() * (now - self.general)).sum(-1)
+            loss = loss + settings.kl * self._per_fact(kl, self.subject_pass.facts)
+        norm = self.hidden.norm(dim=-1)
+        return loss + settings.weight_decay * delta.norm(dim=-1) / norm**2
+
+    def _per_fact(self, values: torch.Tensor, facts: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(len(self.facts), device=values.device).index_add(0, facts, values)
+
+
 def _optimise(
     lm: LanguageModel,
     prompts: Sequence[EditPrompt],
@@ -244,30 +285,15 @@ def _optimise(
     settings: ValueSettings,
 ) -> TargetValues:
     n = len(targets)
-    target_pass = TargetPass(lm, prompts, targets, layer)
-    facts, weights = target_pass.suffix_pass.facts, target_pass.suffix_pass.weights
-    subject_pass = SuffixPass(lm, subjects, layer) if subjects else None
-    bare = torch.tensor([next(i for i, p in enumerate(prompts) if p.fact == f) for f in range(n)])
-    hidden = target_pass.suffix_pass.hidden[bare]  # h, (n, d_h)
-    with torch.no_grad():
-        general = subject_pass.logits(None).log_softmax(-1) if subject_pass else None
+    whole = objective = _Objective(lm, range(n), prompts, subjects, targets, layer)
+    hidden = whole.hidden  # h, (n, d_h)
     norm = hidden.norm(dim=-1, keepdim=True)
     delta = torch.zeros_like(hidden, requires_grad=True)
     optimiser = torch.optim.Adam([delta], lr=settings.lr)
     moving = torch.ones(n, dtype=torch.bool, device=hidden.device)
-
-    def per_fact(values: torch.Tensor, facts: torch.Tensor) -> torch.Tensor:
-        return torch.zeros(n, device=values.device).index_add(0, facts, values)
-
     for _ in range(settings.steps):
-        log_p = target_pass.log_probabilities(delta)
-        loss = per_fact(-log_p * weights, facts)
-        if subject_pass is not None and general is not None:
-            now = subject_pass.logits(delta).log_softmax(-1)
-            kl = (now.exp() * (now - general)).sum(-1)
-            loss = loss + settings.kl * per_fact(kl, subject_pass.facts)
-        loss = loss + settings.weight_decay * delta.norm(dim=-1) / norm.squeeze(-1) ** 2
-        moving = moving & (loss.detach() >= settings.stop_loss)
+        loss = objective.losses(delta[objective.facts], settings)
+        moving[objective.facts] &= loss.detach() >= settings.stop_loss
         if not bool(moving.any()):
             break
         optimiser.zero_grad()
@@ -280,6 +306,10 @@ def _optimise(
             length = delta.norm(dim=-1, keepdim=True)
             delta.mul_((settings.clamp * norm / length.clamp(min=1e-12)).clamp(max=1.0))
             delta[~moving] = before[~moving]
+        # Those that have stopped are run no more, once they are half: preparing others is a pass.
+        if 2 * int(moving.sum()) <= len(objective.facts):
+            left = moving.nonzero().squeeze(-1).tolist()
+            objective = _Objective(lm, left, prompts, subjects, targets, layer)
     with torch.no_grad():
-        log_p = target_pass.log_probabilities(delta)[bare]
+        log_p = whole.target_pass.log_probabilities(delta)[whole.bare]
         return TargetValues((hidden + delta).T.cpu(), log_p.exp().cpu())
