@@ -155,6 +155,37 @@ def test_a_model_that_is_right_every_second_time(
     assert result["accuracy"] == 0.5 and result["stderr"] == pytest.approx(0.5 / 3**0.5)
 
 
+def test_tasks_on_rows_made_by_hand(lm: LanguageModel, tmp_path: Path) -> None:
+    """TriviaQA and TruthfulQA, whose rows no copy here has, in the hub's fields."""
+    rows: dict[str, dict[str, Any]] = {
+        "triviaqa": {
+            "question": "Where was Ada Stone born",
+            "answer": {"aliases": ["Rome", "Roma"], "value": "Rome"},
+        },
+        "truthfulqa": {
+            "question": "Is the moon made of cheese?",
+            "mc1_targets": {"choices": ["No.", "Yes, all of it."], "labels": [1, 0]},
+        },
+    }
+    for name, row in rows.items():
+        folder = tmp_path / "sums/ability" / name
+        folder.mkdir(parents=True)
+        (folder / "validation.jsonl").write_text((json.dumps(row) + "\n") * 3)
+    with (
+        pytest.raises(UserError, match=r"triviaqa.*no rows of the split 'train'"),
+        loaded(TASKS["triviaqa"], True, str(tmp_path / "sums"), tmp_path / "cache"),
+    ):
+        pass
+    (tmp_path / "sums/ability/triviaqa/train.jsonl").write_text(json.dumps(rows["triviaqa"]))
+    for name in rows:
+        out = tmp_path / "out" / name
+        ability(tmp_path, name).measure(name, lm, REFUSALS, tmp_path / "cache", out)
+        result = json.loads((out / "task.json").read_text())
+        assert result["rows"] == 3 and result["accuracy"] in (0, 1)  # three times the same row
+        assert result["version"] in ("3.0", "2.0", 3.0, 2.0)
+        assert (result["length"] is None) == (name == "truthfulqa")
+
+
 def test_changed_files_are_read_anew(lm: LanguageModel, tmp_path: Path, sums: Path) -> None:
     def first_question() -> str:
         with loaded(TASKS["gsm8k"], True, str(sums), tmp_path / "cache") as found:

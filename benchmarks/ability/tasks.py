@@ -10,11 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.local import find_file, read_rows
 from unierase.errors import UserError
 from unierase.files import build_folder, content_key, write_json_lines, write_text
+
+if TYPE_CHECKING:
+    from lm_eval.tasks import TaskManager
 
 SPLITS = ("test", "dev", "validation", "train")
 
@@ -81,7 +84,7 @@ def loaded(
         definitions = _definitions(task, Path(folder), data, cache_dir)
         manager = TaskManager(include_defaults=False, include_path=definitions)
         try:
-            yield manager.load([name])
+            yield _with_all_splits(manager, name, data_of(task, data))
         except (OSError, ValueError, RuntimeError) as error:
             if isinstance(error, UserError) or data_of(task, data) is not None:
                 raise
@@ -89,6 +92,20 @@ def loaded(
                 f"evaluation.ability={task.folder}: its rows cannot be loaded from the hub "
                 f"({type(error).__name__}); put them into paths.data/ability/{task.folder}"
             ) from error
+
+
+def _with_all_splits(manager: TaskManager, name: str, source: Path | None) -> dict[str, Any]:
+    """What ``manager`` loads; a UserError if local rows lack a split that the task needs."""
+    try:
+        found: dict[str, Any] = manager.load([name])
+    except KeyError as error:
+        if source is None or error.args[0] not in SPLITS:
+            raise
+        raise UserError(
+            f"paths.data: {source} has no rows of the split {error.args[0]!r}, which lm-eval's "
+            f"{name} needs"
+        ) from error
+    return found
 
 
 def data_of(task: HarnessTask, data: str | None) -> Path | None:
