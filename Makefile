@@ -2,6 +2,8 @@ PYTHON ?= python3
 # Versions known to work together. `make setup CONSTRAINTS=` takes the newest instead.
 CONSTRAINTS ?= .ci/constraints.txt
 ARGS ?=
+# Processes that run tests, each with one thread; 0 runs them in this one.
+JOBS ?= 2
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
@@ -24,7 +26,7 @@ test: setup ## Install, then lint, type-check and run all tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 tables: setup ## Turn every run found so far into tables/
 	$(BIN)/python scripts/make_tables.py $(ARGS)

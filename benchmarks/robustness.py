@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from benchmarks.aggregates import FORGET, HELD_OUT, HOLDOUT, SWAPPED
 from benchmarks.evaluation import QuestionAnswerEvaluation
+from benchmarks.metrics.text import rouge_l_recall
 from unierase.errors import UserError
 from unierase.models.finetune import FinetuneRecipe, finetune
 from unierase.rows import Row
-from unierase.scores import AnswerSets, Metrics, RowScores, SetScores, answer_sets
+from unierase.scores import AnswerSets, Metrics, SetScores, answer_sets
 from unierase.scoring.generation import generate
 
 if TYPE_CHECKING:
@@ -324,16 +325,30 @@ class BestOfSamples(Attack):
         sets: Mapping[str, Sequence[Row]],
         forget: Sequence[Row],
     ) -> AnswerSets:
-        draws = []
-        for sample in range(self.samples):
-            seed = f"{self.seed}:{sample}"
-            decode = partial(generate, temperature=self.temperature, seed=seed)
-            draws.append(answers.score(lm, sets, decode))
-        return {
-            name: [_nearest([draw[name][i] for draw in draws]) for i in range(len(rows))]
-            for name, rows in sets.items()
-        }
+        references: dict[str, list[str]] = {}
+        for rows in sets.values():
+            for row in rows:
+                references.setdefault(row.question, []).append(row.answer)
 
+        def nearest(
+            lm: LanguageModel, questions: Sequence[str], *arguments: Any
+        ) -> list[Generation]:
+            """Of each question's samples the one with the most of a reference in it."""
+            draws = [
+                generate(
+                    lm,
+                    questions,
+                    *arguments,
+                    temperature=self.temperature,
+                    seed=f"{self.seed}:{sample}",
+                )
+                for sample in range(self.samples)
+            ]
+            found = []
+            for question, said in zip(questions, zip(*draws, strict=True), strict=True):
+                answers = references[question]
+                rouge = [max(rouge_l_recall(answers, [one.text] * len(answers))) for one in said]
+                found.append(said[rouge.index(max(rouge))])
+            return found
 
-def _nearest(draws: Sequence[RowScores]) -> RowScores:
-    return max(draws, key=lambda row: row.rouge)
+        return answers.score(lm, sets, nearest)

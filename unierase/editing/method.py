@@ -267,7 +267,3 @@ class UniErase(UnlearningMethod):
 
 def _state_name(layer: int) -> str:
     return f"keys.layer{layer}"
-
-
-def _double(tensor: torch.Tensor | None) -> torch.Tensor | None:
-    return None if tensor is None else tensor.double()
