@@ -331,14 +331,20 @@ class BestOfSamples(Attack):
                 references.setdefault(row.question, []).append(row.answer)
 
         def nearest(
-            lm: LanguageModel, questions: Sequence[str], *arguments: Any
+            lm: LanguageModel,
+            questions: Sequence[str],
+            max_new_tokens: int,
+            batch_tokens: int,
+            progress: str,
         ) -> list[Generation]:
             """Of each question's samples the one with the most of a reference in it."""
             draws = [
                 generate(
                     lm,
                     questions,
-                    *arguments,
+                    max_new_tokens,
+                    batch_tokens,
+                    progress,
                     temperature=self.temperature,
                     seed=f"{self.seed}:{sample}",
                 )
