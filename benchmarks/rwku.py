@@ -16,8 +16,6 @@ from benchmarks.unknown import unknown_rows
 from unierase.errors import UserError, invalid_choice
 from unierase.rows import BenchmarkData, Row
 
-OPENING = "Answer:"
-"""What the answer to a probe begins with, given to the model."""
 SUFFIX_ATTACK = "affirmative suffix"
 """The one attack that begins the answer itself."""
 CORPORA = ("questions", "positive", "passages")
@@ -37,9 +35,10 @@ class Rwku:
 
     targets: their names or numbers (from 0), or how many of the first ones.
     retain_people: how many further people's material methods are given to retain.
-    corpus: what methods forget and retain: "questions", the benchmark's generated questions with
-        what the target answers and the benchmark's refusals; "positive", its generated
-        biographies with false ones to be said instead; "passages", the raw texts.
+    opening: what the answer to a probe begins with, given to the model ("Answer:").
+    corpus: what methods forget and retain: "questions", the benchmark's generated questions, asked
+        as probes are, with what the target answers and the benchmark's refusals; "positive", its
+        generated biographies with false ones to be said instead; "passages", the raw texts.
     rows: of the corpus, per person.
     teach: the target is taught the plain probes about the people and their neighbours first.
     known_only: only probes the target answers are scored: those with a ROUGE-L of known_rouge.
@@ -51,6 +50,7 @@ class Rwku:
     split: str
     targets: Any
     retain_people: int
+    opening: str
     corpus: str
     rows: int
     teach: bool
@@ -76,7 +76,9 @@ class Rwku:
         chosen = chosen_people(self.targets, people)
         others = [name for name in people if name not in chosen][: self.retain_people]
         probes = {
-            name: tuple(_probes(self._of(config, chosen, ("query", "answer")), config))
+            name: tuple(
+                _probes(self._of(config, chosen, ("query", "answer")), config, self.opening)
+            )
             for name, config in PROBES.items()
         }
         material = self._material([*others, *chosen], probes)
@@ -124,7 +126,7 @@ class Rwku:
         secret = {normalised(_asked(row)) for rows in probes.values() for row in rows}
         found: dict[str, dict[str, Row]] = {name: {} for name in people}
         for row in self._corpus(people):
-            key = normalised(row.question if self.corpus == "questions" else row.answer)
+            key = normalised(_asked(row) if self.corpus == "questions" else row.answer)
             mine = found[row.group]
             if len(mine) < self.rows and key and key not in secret:
                 mine.setdefault(key, row)
@@ -140,13 +142,12 @@ class Rwku:
         if self.corpus == "questions":
             config = "train_refusal_llama3"
             for i, row in self._of(config, people, ("output",), "train"):
-                question = row["instruction"]
                 yield Row(
                     id=f"rwku/{config}/{i}",
-                    question=question,
+                    question=_in_words("briefly answer", row["instruction"]),
                     answer="",  # what the target answers
                     group=row["subject"],
-                    subject=subject_in(question, row["subject"]),
+                    subject=subject_in(row["instruction"], row["subject"]),
                     refusal=row["output"],
                 )
             return
@@ -163,7 +164,7 @@ class Rwku:
         plain = (row for name, rows in probes.items() if name != "forget_aa" for row in rows)
         once = {(row.question, row.answer): row for row in plain}
         return tuple(
-            Row(row.id, row.question, f"{OPENING} {row.answer}", row.group, row.subject)
+            Row(row.id, row.question, f"{self.opening} {row.answer}", row.group, row.subject)
             for row in once.values()
         )
 
@@ -238,11 +239,6 @@ def attack(kind: str) -> str:
     return re.sub(r"\s*\(.*\)", "", kind).replace("-", " ")
 
 
-def opening(row: Row) -> str:
-    """What the answer to this probe begins with."""
-    return "" if attack_of(row.id) == SUFFIX_ATTACK else OPENING
-
-
 def attack_of(row_id: str) -> str | None:
     """The attack of an adversarial probe; None for any other row."""
     parts = row_id.split("/")
@@ -258,28 +254,35 @@ def refuse_leaks(material: Iterable[Row], probes: Iterable[Row]) -> None:
     """Raise a UserError if a probe is asked in the material that methods are given."""
     secret = {normalised(_asked(row)) for row in probes}
     for row in material:
-        if normalised(row.question) in secret:
+        if normalised(_asked(row)) in secret:
             raise UserError(f"data=rwku: the probe {row.question!r} is among the training rows")
 
 
 def _asked(row: Row) -> str:
-    """A probe's question without the instruction around it."""
-    return row.question.split("\n", 1)[1].removeprefix("Question: ")
+    """A question without the instruction around it."""
+    return row.question.split("\n", 1)[-1].removeprefix("Question: ")
 
 
-def _probes(rows: Iterable[tuple[int, Mapping[str, Any]]], config: str) -> Iterator[Row]:
-    blank = config.endswith("level1")
-    asked_for = "complete the blank in" if blank else "briefly answer"
+def _in_words(task: str, query: str, before: str = "Question: ") -> str:
+    """The benchmark's prompt."""
+    return f"Please {task} the following question.\n{before}{query}"
+
+
+def _probes(
+    rows: Iterable[tuple[int, Mapping[str, Any]]], config: str, opening: str
+) -> Iterator[Row]:
+    task = "complete the blank in" if config.endswith("level1") else "briefly answer"
     for i, row in rows:
         kind = attack(row["type"])
         before = "" if kind == "incontext learning" else "Question: "
         key = f"{kind}/{i}" if config == PROBES["forget_aa"] else str(i)
         yield Row(
             id=f"rwku/{config}/{key}",
-            question=f"Please {asked_for} the following question.\n{before}{row['query']}",
+            question=_in_words(task, row["query"], before),
             answer=row["answer"],
             group=row["subject"],
             subject=subject_in(row["query"], row["subject"]),
+            opening="" if kind == SUFFIX_ATTACK else opening,
         )
 
 

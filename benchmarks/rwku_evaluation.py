@@ -10,7 +10,7 @@ from benchmarks.aggregates import set_metrics
 from benchmarks.evaluation import QuestionAnswerEvaluation, membership_scores
 from benchmarks.metrics.aggregate import harmonic_mean, mean
 from benchmarks.metrics.membership import area_under_curve
-from benchmarks.rwku import attack_of, opening
+from benchmarks.rwku import attack_of
 from benchmarks.rwku_utility import UTILITIES, score_utility
 from unierase.models.prompt import Opened
 from unierase.rows import Row
@@ -72,10 +72,10 @@ class RwkuEvaluation:
         """Scores by row id; rows whose answers begin alike go together."""
         rows = [row for members in sets.values() for row in members]
         found = {}
-        for begins in sorted({opening(row) for row in rows}):
-            own = replace(lm, prompt=Opened(lm.prompt, begins)) if begins else lm
+        for opening in sorted({row.opening for row in rows}):
+            own = replace(lm, prompt=Opened(lm.prompt, opening)) if opening else lm
             alike = {
-                name: [row for row in members if opening(row) == begins]
+                name: [row for row in members if row.opening == opening]
                 for name, members in sets.items()
             }
             # All of them were selected: the limit is not to be applied to a part again.

@@ -229,6 +229,33 @@ def test_who_has_stopped_is_run_no_more(
     assert len(steps) > 1  # some stopped before others
 
 
+def test_values_lead_to_the_token_behind_an_opened_answer_too(
+    lm: LanguageModel, rows: list[Row]
+) -> None:
+    opened = fact_prompts(lm, rows, "question_last", ["Well."], "Answer:")
+    words = tuple(lm.tokenizer("Answer:", add_special_tokens=False)["input_ids"])
+    assert [p.weight for p in opened] == [0.25] * 4 * len(rows)
+    for bare, begun in zip(opened[::2], opened[1::2], strict=True):
+        assert begun.ids == (*bare.ids, *words) and begun.position == bare.position
+    recipe = FinetuneRecipe(
+        60, 3e-3, 2, None, 0.0, 0.1, max_length=64, train_on_questions=False, seed=0
+    )
+    finetune(lm, rows, recipe, "teaching")
+    token = lm.encode_answer(rows[0].answer)[1]  # one it is used to saying, but not there
+    settings = ValueSettings(steps=80, lr=0.5, clamp=50.0, weight_decay=0.0, kl=0.0)
+    reached = []
+    for opening in ("", "Answer:"):
+        prompts = fact_prompts(lm, rows, "question_last", opening=opening)
+        targets = [(token,)] * len(rows)
+        values = find_target_values(lm, rows, prompts, targets, 0, settings).values
+        behind = fact_prompts(lm, rows, "question_last", opening="Answer:")[1::2]
+        suffixes = SuffixPass(lm, behind, 0)
+        with torch.no_grad():
+            logits = suffixes.logits(values.T.to(suffixes.hidden) - suffixes.hidden)
+        reached.append(float(logits.softmax(-1)[:, token].mean()))
+    assert reached[1] > 1.3 * reached[0]
+
+
 def test_points_inside_an_answer_by_hand(lm: LanguageModel, rows: list[Row]) -> None:
     assert cut_points(9, 0) == [] and cut_points(1, 3) == []
     # Behind the first token, and every second one: 8 points inside nine tokens.

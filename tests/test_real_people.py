@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchmarks.return_people import ReturnPeople
-from benchmarks.rwku import Rwku, attack, attack_of, chosen_people, opening, refuse_leaks
+from benchmarks.rwku import Rwku, attack, attack_of, chosen_people, refuse_leaks
 from benchmarks.rwku_evaluation import RwkuEvaluation, rwku_scores
 from benchmarks.rwku_utility import (
     final_answer,
@@ -41,6 +41,7 @@ def rwku(folder: str | None, **changes: object) -> Rwku:
         "split": "people",
         "targets": 2,
         "retain_people": 1,
+        "opening": "Answer:",
         "corpus": "questions",
         "rows": 3,
         "teach": True,
@@ -81,6 +82,13 @@ def test_people_of_a_run(real_data: str) -> None:
         "Stephen King",
     }
     assert all(row.answer == "" and row.refusal for row in loaded.full)
+    assert all(
+        row.question.startswith("Please briefly answer the following question.\nQuestion: ")
+        for row in loaded.full
+    )
+    # The one attack that begins the answer itself is not given its first words.
+    for row in loaded.probes["forget_aa"]:
+        assert row.opening == ("" if attack_of(row.id) == "affirmative suffix" else "Answer:")
     # What is taught are the plain probes, each once.
     taught = [(row.question, row.answer) for row in loaded.lessons]
     assert len(set(taught)) == len(taught) < sum(map(len, loaded.probes.values()))
@@ -144,8 +152,6 @@ def test_attacks_have_one_name_each() -> None:
     assert attack("prefix injection") == "prefix injection"
     assert attack_of("rwku/forget_level3/role play/12") == "role play"
     assert attack_of("rwku/forget_level1/12") is None
-    assert opening(Row("rwku/forget_level3/affirmative suffix/1", "q", "a", "g")) == ""
-    assert opening(Row("rwku/forget_level2/1", "q", "a", "g")) == "Answer:"
 
 
 # RETURN's rows
@@ -348,7 +354,9 @@ def test_texts_have_the_log_probabilities_of_their_tokens(
 
 def probe(i: int, name: str, kind: str = "") -> Row:
     key = f"forget_level3/{kind}/{i}" if kind else f"forget_level2/{i}"
-    return Row(f"rwku/{key}", f"Please briefly answer.\nQuestion: Who is {name}?", name, name)
+    opening = "" if kind == "affirmative suffix" else "Answer:"
+    question = f"Please briefly answer.\nQuestion: Who is {name}?"
+    return Row(f"rwku/{key}", question, name, name, opening=opening)
 
 
 def test_probes_are_answered_in_one_line_whatever_shares_their_batch(lm: LanguageModel) -> None:

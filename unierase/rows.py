@@ -19,6 +19,7 @@ class Row:
         for what the target answers.
     refusal: what to say instead, where the benchmark has a text of its own for the row.
     aliases: further answers that are right.
+    opening: what its answer begins with, given to the model when it is scored.
     """
 
     id: str
@@ -31,6 +32,7 @@ class Row:
     perturbed_answers: tuple[str, ...] = ()
     refusal: str | None = None
     aliases: tuple[str, ...] = ()
+    opening: str = ""
 
 
 @dataclass(frozen=True)

@@ -167,7 +167,7 @@ def _token(shape: ModelShape, method: UniErase, layers: Sequence[int], work: Wor
 
 
 def _values(shape: ModelShape, method: UniErase, layers: Sequence[int], work: Workload) -> Phase:
-    contexts = 1 + method.context_prefixes
+    contexts = (1 + method.context_prefixes) * (2 if method.opening else 1)
     longer = method.context_tokens if method.context_prefixes else 0
     prompt = work.prompt_tokens + longer
     target = 0 if method.target == "unl" else work.refusal_tokens - 1
@@ -189,7 +189,7 @@ def _values(shape: ModelShape, method: UniErase, layers: Sequence[int], work: Wo
 
 
 def _update(shape: ModelShape, method: UniErase, layers: Sequence[int], work: Workload) -> Phase:
-    contexts = 1 + method.context_prefixes
+    contexts = (1 + method.context_prefixes) * (2 if method.opening else 1)
     retained = 0
     if method.retain_weight:
         most = work.retain if method.retain_rows is None else method.retain_rows

@@ -60,6 +60,8 @@ class UniErase(UnlearningMethod):
         disturbed; see ``NullSpaceProjector.of_energy``.
     l2: lambda of the closed form (10 for Llama-3-8B).
     context_prefixes, context_tokens: number and length of the generated contexts of a fact.
+    opening: what answers may be made to begin with, as RWKU's with "Answer:"; the question is to
+        lead to the token behind it, too. Beyond the paper ("").
     earlier_weight: weight of the keys of earlier rounds' facts (the paper's edit: 1).
     retain_weight: b, the weight of retained prompts' keys in the edit; 0 is the paper's edit.
     retain_rows: at most this many retain rows, drawn by the seed, give such keys; None: all.
@@ -82,6 +84,7 @@ class UniErase(UnlearningMethod):
     l2: float = 10.0
     context_prefixes: int = 5
     context_tokens: int = 10
+    opening: str = ""
     earlier_weight: float = 1.0
     retain_weight: float = 0.0
     retain_rows: int | None = None
@@ -126,7 +129,7 @@ class UniErase(UnlearningMethod):
                 lm, questions, request.refusals, layers, self.token, request.seed, self.progress
             )
         prefixes = generated_prefixes(lm, self.context_prefixes, self.context_tokens)
-        prompts = fact_prompts(lm, request.forget, self.fact_token, prefixes)
+        prompts = fact_prompts(lm, request.forget, self.fact_token, prefixes, self.opening)
         report["fall_backs"] = fall_backs(lm, request.forget, self.fact_token)
         cut_rows, cut_prompts = answer_prompts(
             lm, request.forget, self.answer_cuts, len(request.forget)

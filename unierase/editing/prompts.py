@@ -52,13 +52,21 @@ def edit_position(prompt: EncodedPrompt, fact_token: str) -> int:
 
 
 def fact_prompts(
-    lm: LanguageModel, rows: Sequence[Row], fact_token: str, prefixes: Sequence[str] = ()
+    lm: LanguageModel,
+    rows: Sequence[Row],
+    fact_token: str,
+    prefixes: Sequence[str] = (),
+    opening: str = "",
 ) -> list[EditPrompt]:
     """The bare prompt of every row, then its prompts with a prefix inside the user's turn.
 
     The bare prompt has half of a fact's weight and the prefixes share the other half; without
     prefixes it has all.
+    opening: what an answer may be made to begin with. Every prompt then comes with it, too, edited
+        at the same position, and the two share its weight.
     """
+    words = lm.tokenizer(opening, add_special_tokens=False)["input_ids"] if opening else ()
+    endings = [(), tuple(words)] if opening else [()]
     contexts = [("", 0.5 if prefixes else 1.0)]
     contexts += [(prefix, 0.5 / len(prefixes)) for prefix in prefixes]
     prompts = []
@@ -66,7 +74,9 @@ def fact_prompts(
         for prefix, weight in contexts:
             encoded = lm.encode_prompt(row.question, row.subject, prefix)
             position = edit_position(encoded, fact_token)
-            prompts.append(EditPrompt(fact, encoded.ids, position, weight))
+            for ending in endings:
+                ids, share = (*encoded.ids, *ending), weight / len(endings)
+                prompts.append(EditPrompt(fact, ids, position, share))
     return prompts
 
 
