@@ -137,6 +137,9 @@ def rounds_figure(records: Sequence[RunRecord]) -> Figure | None:
     return figure
 
 
+GREYS = {"none": "0.8", "retrain": "0.5"}
+
+
 def attacks_figure(records: Sequence[RunRecord]) -> Figure | None:
     """What each attack brings back of the forget set, means over seeds; None without attacks."""
     from matplotlib.figure import Figure
@@ -148,7 +151,8 @@ def attacks_figure(records: Sequence[RunRecord]) -> Figure | None:
         "no attack": ("after", "sets", "forget", "rouge"),
         **{attack: ("after", "attacks", attack, "forget_rouge") for attack in attacks},
     }
-    methods = sorted({record.method for record in records})
+    # The yardsticks first, in grey.
+    methods = sorted({record.method for record in records}, key=lambda m: (m not in GREYS, m))
     figure = Figure(figsize=(9.6, 3.8), layout="constrained")
     axes = figure.add_subplot()
     width = 0.85 / len(methods)
@@ -157,7 +161,8 @@ def attacks_figure(records: Sequence[RunRecord]) -> Figure | None:
         heights = [mean_of(own, path) for path in paths.values()]
         places = [n + (i - (len(methods) - 1) / 2) * width for n in range(len(paths))]
         shown = [(place, h) for place, h in zip(places, heights, strict=True) if h is not None]
-        axes.bar([p for p, _ in shown], [h for _, h in shown], width, label=method)
+        colour = GREYS.get(method, f"C{i}")
+        axes.bar([p for p, _ in shown], [h for _, h in shown], width, label=method, color=colour)
     axes.set_xticks(range(len(paths)), [name.replace("_", " ") for name in paths], fontsize=8)
     axes.set_ylabel("forget ROUGE-L (lower is better)")
     axes.set_ylim(0, 1.02)
