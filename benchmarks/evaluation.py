@@ -26,6 +26,7 @@ from benchmarks.metrics.memorisation import exact_memorisation, extraction_stren
 from benchmarks.metrics.refusal import refusal_degrees
 from benchmarks.metrics.text import rouge_l_recall, token_entropy
 from unierase.errors import UserError, invalid_choice
+from unierase.models.dtypes import DTYPES
 from unierase.rows import Row
 from unierase.scores import AnswerSets, Metrics, RowScores, SetScores, answer_sets
 
@@ -51,6 +52,8 @@ class QuestionAnswerEvaluation:
         who wants the knowledge back.
     over_forgetting: how often every set is refused, and the set "swapped": questions to be
         forgotten, asked about somebody who is not.
+    dtype: weights are scored in this type; None: the model's own. On a CPU with AMX bfloat16 takes
+        half the time or less; losses then have two to three digits.
     refusals: texts that refuse; the experiment gives the data's.
     first_line: what a generation says behind its first line is not read.
     """
@@ -66,6 +69,7 @@ class QuestionAnswerEvaluation:
     gradient_norm: bool = False
     first_line: bool = False
     over_forgetting: bool = False
+    dtype: str | None = None
     refusals: Sequence[str] = ()
 
     def __post_init__(self) -> None:
@@ -73,6 +77,8 @@ class QuestionAnswerEvaluation:
             raise UserError(f"evaluation.limit={self.limit}: give a number above 0, or null")
         if self.part not in PARTS:
             raise invalid_choice("evaluation.part", self.part, PARTS)
+        if self.dtype is not None and self.dtype not in DTYPES:
+            raise invalid_choice("evaluation.dtype", self.dtype, (*DTYPES, "null"))
         if self.gradient_norm and not self.privacy:
             raise UserError("evaluation.gradient_norm=true: is part of evaluation.privacy=true")
         if self.max_new_tokens < 1:
@@ -91,9 +97,9 @@ class QuestionAnswerEvaluation:
         # As it was before there was a choice: scores that were kept stay valid.
         if self.over_forgetting:
             settings["over_forgetting"] = list(self.refusals)
-        for name in ("first_line", "gradient_norm"):
-            if getattr(self, name):
-                settings[name] = True
+        for name in ("first_line", "gradient_norm", "dtype"):
+            if value := getattr(self, name):
+                settings[name] = value
         return settings
 
     def select(self, sets: Mapping[str, Sequence[Row]]) -> Mapping[str, Sequence[Row]]:
@@ -109,6 +115,8 @@ class QuestionAnswerEvaluation:
         from unierase.scoring.generation import generate
         from unierase.scoring.likelihood import score_answers
 
+        if self.dtype is not None:
+            lm = lm.in_dtype(self.dtype)
         chosen = self.select(sets)
         rows = list({row.id: row for members in chosen.values() for row in members}.values())
         pairs = [

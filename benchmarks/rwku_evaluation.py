@@ -29,13 +29,14 @@ NEIGHBOR = ("neighbor_fb", "neighbor_qa")
 class RwkuEvaluation:
     """Greedy answers of ``max_new_tokens`` to every probe, log-probabilities of every text.
 
-    limit, part: as of ``QuestionAnswerEvaluation``.
+    limit, part, dtype: as of ``QuestionAnswerEvaluation``.
     """
 
     max_new_tokens: int = 30
     batch_tokens: int = 8192
     limit: int | None = None
     part: str = "all"
+    dtype: str | None = None
 
     def __post_init__(self) -> None:
         _ = self._answers  # checks the options
@@ -43,7 +44,12 @@ class RwkuEvaluation:
     @property
     def _answers(self) -> QuestionAnswerEvaluation:
         return QuestionAnswerEvaluation(
-            self.max_new_tokens, self.batch_tokens, self.limit, self.part, first_line=True
+            self.max_new_tokens,
+            self.batch_tokens,
+            self.limit,
+            self.part,
+            first_line=True,
+            dtype=self.dtype,
         )
 
     def settings(self) -> Mapping[str, Any]:
@@ -53,6 +59,8 @@ class RwkuEvaluation:
         return self._answers.select(sets)
 
     def score(self, lm: LanguageModel, sets: Mapping[str, Sequence[Row]]) -> SetScores:
+        if self.dtype is not None:
+            lm = lm.in_dtype(self.dtype)
         chosen = self.select(sets)
         probes = {n: rows for n, rows in chosen.items() if n not in (*MIA, *UTILITIES)}
         answered = self._answered(lm, probes)
@@ -78,8 +86,8 @@ class RwkuEvaluation:
                 name: [row for row in members if row.opening == opening]
                 for name, members in sets.items()
             }
-            # All of them were selected: the limit is not to be applied to a part again.
-            scores = replace(self._answers, limit=None, part="all").score(own, alike)
+            # All of them were selected, and the weights are in their type already.
+            scores = replace(self._answers, limit=None, part="all", dtype=None).score(own, alike)
             found.update({row.id: row for members in scores.values() for row in members})
         return found
 

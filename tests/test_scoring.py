@@ -11,6 +11,7 @@ import torch
 
 from benchmarks.evaluation import QuestionAnswerEvaluation
 from unierase.editing.token import add_unlearning_tokens
+from unierase.errors import UserError
 from unierase.models.language_model import LanguageModel
 from unierase.rows import Row
 from unierase.scoring.batching import batches_by_length, left_pad
@@ -181,3 +182,23 @@ def test_what_comes_back_with_the_token_banned(lm: LanguageModel, rows: list[Row
     assert [row.banned_generation for row in scores["forget"]] == [a.text for a in without]
     assert all(row.banned_rouge is not None for row in scores["forget"])
     assert all(row.banned_rouge is None for row in scores["retain"])
+
+
+def test_weights_can_be_scored_in_another_type(lm: LanguageModel, rows: list[Row]) -> None:
+    before = {name: p.clone() for name, p in lm.model.named_parameters()}
+    half = lm.in_dtype("bfloat16")
+    assert {p.dtype for p in half.model.parameters()} == {torch.bfloat16}
+    assert all(b.dtype == torch.float32 for b in half.model.buffers() if b.is_floating_point())
+    assert half.model.get_input_embeddings().weight is half.model.get_output_embeddings().weight
+    for name, p in lm.model.named_parameters():
+        assert torch.equal(p, before[name])  # this one stays as it is
+    plain, fast = QuestionAnswerEvaluation(), QuestionAnswerEvaluation(dtype="bfloat16")
+    sets = {"forget": rows[:3], "retain": rows[3:]}
+    own, cast = plain.score(lm, sets), fast.score(lm, sets)
+    assert cast == plain.score(half, sets) != own
+    for name in sets:
+        for a, b in zip(own[name], cast[name], strict=True):
+            assert b.loss == pytest.approx(a.loss, rel=0.02)
+    assert plain.settings() != fast.settings()
+    with pytest.raises(UserError, match=r"evaluation\.dtype=int4: .* bfloat16, .* null"):
+        QuestionAnswerEvaluation(dtype="int4")

@@ -333,6 +333,8 @@ def run_experiment(
     part = experiment.evaluation.settings().get("part", "all")
     if part != "all":
         record.notes.append(f"the {part} half of each set")
+    if dtype := experiment.evaluation.settings().get("dtype"):
+        record.notes.append(f"scored in {dtype}")
     record.notes += experiment.abilities.tasks.notes()
     print_plan(experiment.plan())
     experiment.run(record, clock, tracked)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from unierase.models.dtypes import torch_dtype
 from unierase.models.guard import PromptGuard, Reading
 from unierase.models.prompt import EncodedPrompt, PromptFormat, encode_answer, encode_prompt
 
@@ -74,6 +76,17 @@ class LanguageModel:
     def encode_answer(self, answer: str) -> tuple[int, ...]:
         """Token ids of ``answer`` and of what closes it."""
         return encode_answer(self.prompt, self.tokenizer, answer)
+
+    def in_dtype(self, dtype: str) -> LanguageModel:
+        """The same model with its weights in ``dtype`` ("bfloat16", ...); this one stays as it is.
+
+        Buffers, such as the frequencies of rotary positions, keep their own type.
+        """
+        from torch import nn
+
+        wanted = torch_dtype("dtype", dtype)
+        cast = {id(p): nn.Parameter(p.to(wanted), p.requires_grad) for p in self.model.parameters()}
+        return replace(self, model=copy.deepcopy(self.model, cast))
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint that plain transformers loads (safetensors and tokenizer): the model

@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from unierase.errors import UserError, invalid_choice
+from unierase.models.dtypes import torch_dtype
 from unierase.models.language_model import LanguageModel
 from unierase.models.prompt import PromptFormat
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PretrainedConfig, PreTrainedModel
-
-DTYPES = ("float32", "bfloat16", "float16")
 
 
 def resolve_device(device: str) -> str:
@@ -32,15 +30,6 @@ def resolve_device(device: str) -> str:
     return device
 
 
-def _torch_dtype(dtype: str) -> torch.dtype:
-    import torch
-
-    if dtype not in DTYPES:
-        raise invalid_choice("model.source.dtype", dtype, DTYPES)
-    resolved: torch.dtype = getattr(torch, dtype)
-    return resolved
-
-
 def without_weights(config: PretrainedConfig, dtype: str) -> PreTrainedModel:
     """The modules of a model on the meta device: shapes and types, no memory."""
     import torch
@@ -48,7 +37,7 @@ def without_weights(config: PretrainedConfig, dtype: str) -> PreTrainedModel:
 
     with torch.device("meta"):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    return model.to(_torch_dtype(dtype))
+    return model.to(torch_dtype("model.source.dtype", dtype))
 
 
 class ModelSource(Protocol):
@@ -126,7 +115,7 @@ class HubModel:
             model = AutoModelForCausalLM.from_pretrained(
                 checkpoint,
                 revision=revision,
-                dtype=_torch_dtype(self.dtype),
+                dtype=torch_dtype("model.source.dtype", self.dtype),
                 attn_implementation=self.attention,
                 use_safetensors=True,
                 trust_remote_code=False,
@@ -195,7 +184,7 @@ class GgufModel:
             gguf_file=packaged.name,
             # Without it the weights stay packed and the model cannot be saved again.
             quantization_config=GgufConfig(dequantize=True),
-            dtype=_torch_dtype(self.dtype),
+            dtype=torch_dtype("model.source.dtype", self.dtype),
             attn_implementation=self.attention,
         )
         return LanguageModel(
