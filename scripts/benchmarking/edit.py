@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.utils import instantiate
 
-from benchmarking.measure import alone, composed, peak_memory, untaught
+from benchmarking.measure import alone, composed, untaught
+from unierase.memory import peak_memory
 
 if TYPE_CHECKING:
     import torch

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import resource
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra import compose, initialize_config_dir
@@ -21,8 +18,6 @@ from unierase.run_names import register_resolvers
 if TYPE_CHECKING:
     from unierase.models.language_model import LanguageModel
     from unierase.rows import BenchmarkData, Row
-
-CLEAR, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 
 def composed(*overrides: str) -> DictConfig:
@@ -45,29 +40,6 @@ class NoTargets:
 
     def retrained(self, rows: tuple[Row, ...]) -> LanguageModel:
         raise AssertionError("nothing here asks for a retrained model")
-
-
-def reset_peak_memory() -> None:
-    """Let ``peak_memory`` count from now on, where the system can (Linux, GPUs)."""
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    elif CLEAR.exists():
-        CLEAR.write_text("5")
-
-
-def peak_memory() -> int:
-    """Bytes: what this process has held at most so far; on a GPU, there."""
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    if CLEAR.exists():
-        (line,) = (s for s in STATUS.read_text().splitlines() if s.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def alone(function: Callable[..., Any], *arguments: Any, returns_memory: bool = False) -> Any:

@@ -20,14 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.utils import instantiate
 
-from benchmarking.measure import (
-    NoTargets,
-    alone,
-    composed,
-    peak_memory,
-    reset_peak_memory,
-    untaught,
-)
+from benchmarking.measure import NoTargets, alone, composed, untaught
+from unierase.memory import peak_memory, reset_peak_memory
 
 if TYPE_CHECKING:
     import torch

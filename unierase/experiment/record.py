@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import platform
-import resource
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -63,7 +61,7 @@ class RunRecord:
     def comparable(self) -> dict[str, Any]:
         """What two runs of the same experiment must have in common, to the bit."""
         values = {k: v for k, v in asdict(self).items() if k not in VOLATILE}
-        rounds = [{k: v for k, v in r.items() if k != "seconds"} for r in self.rounds]
+        rounds = [{k: v for k, v in r.items() if k not in VOLATILE} for r in self.rounds]
         return {**values, "rounds": rounds}
 
 
@@ -142,15 +140,6 @@ class Clock:
         finally:
             spent = self.seconds.get(phase, 0.0) + time.monotonic() - start
             self.seconds[phase] = round(spent, 3)
-
-
-def peak_memory() -> int:
-    """Peak memory in bytes: of the GPU where one is used, else of this process."""
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available() and torch.cuda.max_memory_allocated():
-        return int(torch.cuda.max_memory_allocated())
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(peak) if sys.platform == "darwin" else int(peak) * 1024
 
 
 def installed_versions() -> dict[str, str]:

@@ -21,11 +21,12 @@ from unierase.experiment.changes import changed_share, parameter_count
 from unierase.experiment.checkpoint import RunFolder
 from unierase.experiment.knowledge import OwnAnswers, known_note, known_only
 from unierase.experiment.parallel import Parallel
-from unierase.experiment.record import Clock, RunRecord, change, mean_metrics, peak_memory
+from unierase.experiment.record import Clock, RunRecord, change, mean_metrics
 from unierase.experiment.report import print_plan
 from unierase.experiment.scenarios import Scenario, Step, hold_out, with_holdout, with_swapped
 from unierase.experiment.scoring import CachedScores, write_scores
 from unierase.experiment.tracking import TrackedRun
+from unierase.memory import peak_memory, reset_peak_memory
 from unierase.models.sources import ModelSource, resolve_device
 from unierase.models.targets import TargetModels
 from unierase.request import State, UnlearningMethod, Workbench
@@ -184,7 +185,7 @@ class Experiment:
                         record.rounds.clear()
                         return self.run(record, clock, tracked)
                     lm, state = carried
-                done, lm, state = self._step(number, step, lm, state, clock, tracked.report_to)
+                done, lm, state = self._step(number, step, lm, state, tracked.report_to)
             if self._asks_ability(number):
                 with clock("ability"):
                     ability = self._ability_after(number, lm)
@@ -197,6 +198,9 @@ class Experiment:
             self.files.keep_model(lm, state)
         if tracked.report_to:  # else nobody looks: no files are read for it
             tracked.log_examples(self.files.examples(self.steps[-1].name, len(self.steps)))
+        # Steps that were done before a kill took their time, too.
+        for phase, own in (("unlearning", "unlearning"), ("scores after", "scores")):
+            clock.seconds[phase] = round(sum(d["seconds"][own] for d in record.rounds), 3)
         after = [done["metrics"] for done in record.rounds]
         if self.scenario.name == "precise":
             record.before, record.after = mean_metrics(before), mean_metrics(after)
@@ -280,16 +284,17 @@ class Experiment:
         step: Step,
         lm: LanguageModel,
         state: State,
-        clock: Clock,
         report_to: tuple[str, ...],
     ) -> tuple[dict[str, Any], LanguageModel, State]:
         request = step.request
         seed_everything(request.seed * 1000 + number)
         bench = Workbench(self.files.work(number), self.cache_dir, self.targets, report_to)
         own = Clock()
-        with clock("unlearning"), own("unlearning"):
+        reset_peak_memory()
+        with own("unlearning"):
             unlearned = self.method.unlearn(lm, request, state, bench)
-        with clock("scores after"), own("scores"):
+        peak = peak_memory()
+        with own("scores"):
             scores = self.evaluation.score(unlearned.lm, step.sets)
         done = {
             "name": step.name,
@@ -298,6 +303,7 @@ class Experiment:
             "report": dict(unlearned.report),
             "changed_share": changed_share(self.targets.target(), unlearned.lm),
             "seconds": own.seconds,
+            "peak_memory_bytes": peak,
         }
         if self._goes_on(number) or self._asks_ability(number):
             self.files.carry(number, unlearned.lm, unlearned.state)
@@ -338,4 +344,5 @@ def run_experiment(
     record.notes += experiment.abilities.tasks.notes()
     print_plan(experiment.plan())
     experiment.run(record, clock, tracked)
-    record.peak_memory_bytes = peak_memory()
+    peaks = [done.get("peak_memory_bytes", 0) for done in record.rounds]
+    record.peak_memory_bytes = max(peaks) or None
