@@ -29,7 +29,7 @@ from baselines.inference.strength import StrengthSearch
 from baselines.inference.texts import joined, packed, unpacked
 from unierase.errors import UserError
 from unierase.models.language_model import LanguageModel
-from unierase.models.prompt import TextPrompt
+from unierase.models.prompt import Opened, TextPrompt
 from unierase.request import State, UnlearningMethod, UnlearningRequest, Workbench
 from unierase.rows import Row
 from unierase.scoring.generation import generate
@@ -426,6 +426,10 @@ def test_topics_are_named_once_and_over_rounds(
     (reading,) = later.lm.read(["Who?"])
     text = lm.tokenizer.decode(reading.ids)
     assert text == ("<|system|>Never speak of Ada Stone; Bo Stone.<|user|>Who?<|assistant|>")
+    # Where the answer's first words are given, as RWKU gives them, the system message stays.
+    opened = replace(later.lm, prompt=Opened(later.lm.prompt, "Answer:"))
+    (reading,) = opened.read(["Who?"])
+    assert lm.tokenizer.decode(reading.ids) == text + "Answer:"
     nobody = UnlearningRequest((replace(nameless, group="x"),), (), (), 1, 0)
     assert NameTopics(INSTRUCTION).extend([], nobody) == ["Where was she born?"]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from baselines.inference.texts import joined, packed, unpacked
 from unierase.errors import UserError, invalid_choice
 from unierase.models.guard import Reading
-from unierase.models.prompt import ChatPrompt, encode_prompt
+from unierase.models.prompt import encode_prompt
 from unierase.request import State, Unlearned, UnlearningMethod, UnlearningRequest, Workbench
 
 if TYPE_CHECKING:
@@ -91,12 +91,11 @@ class PreambleGuard:
     def _ids(self, lm: LanguageModel, question: str) -> tuple[int, ...]:
         if self.place == "question":
             return lm.encode_prompt(question, prefix=self.text + "\n\n").ids
-        if not isinstance(lm.prompt, ChatPrompt):
+        told = lm.prompt.with_system(self.text)
+        if told is None:
             raise UserError(
                 "method.place=system: a model without chat format; take method.place=question"
             )
-        before = f"{lm.prompt.system}\n\n" if lm.prompt.system else ""
-        told = replace(lm.prompt, system=before + self.text)
         try:
             written = told.render(lm.tokenizer, question, "").text
         except Exception as error:  # what a template raises is its own affair

@@ -61,6 +61,10 @@ class PromptFormat(Protocol):
     def end_ids(self, tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:
         """The tokens that close an answer (end of turn, or end of text)."""
 
+    def with_system(self, text: str) -> PromptFormat | None:
+        """The same format with ``text`` in its system message, behind what is said there; None of
+        a format that has no such message."""
+
 
 @dataclass(frozen=True)
 class ChatPrompt:
@@ -109,6 +113,9 @@ class ChatPrompt:
                 return (token,)
         return (tokenizer.eos_token_id,)
 
+    def with_system(self, text: str) -> PromptFormat | None:
+        return replace(self, system=f"{self.system}\n\n{text}" if self.system else text)
+
 
 @dataclass(frozen=True)
 class TextPrompt:
@@ -137,6 +144,9 @@ class TextPrompt:
     def end_ids(self, tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:
         return (tokenizer.eos_token_id,)
 
+    def with_system(self, text: str) -> PromptFormat | None:
+        return None
+
 
 @dataclass(frozen=True)
 class Opened:
@@ -156,6 +166,10 @@ class Opened:
 
     def end_ids(self, tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:
         return self.inner.end_ids(tokenizer)
+
+    def with_system(self, text: str) -> PromptFormat | None:
+        inner = self.inner.with_system(text)
+        return None if inner is None else replace(self, inner=inner)
 
 
 def encode_prompt(
