@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,8 @@ from unierase.scoring.prefix import PrefixStates, sharing
 from unierase.scoring.trees import AnswerTree, TreeInputs, may_branch
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from unierase.models.guard import Reading
     from unierase.models.language_model import LanguageModel
 
@@ -232,13 +235,14 @@ def _scores(
     if longer:
         prefixes = prompts.rows(longer) if len(longer) < len(trees) else prompts
         inputs = TreeInputs.of([trees[row] for row in longer], prefixes.mask, lm)
-        logits = lm.model(
-            input_ids=inputs.ids,
-            attention_mask=inputs.mask,
-            position_ids=inputs.positions,
-            past_key_values=prefixes.cache(),
-            use_cache=True,
-        ).logits[inputs.own.bool()]
+        with logits_at(lm.model, inputs.own.bool()):
+            logits = lm.model(
+                input_ids=inputs.ids,
+                attention_mask=inputs.mask,
+                position_ids=inputs.positions,
+                past_key_values=prefixes.cache(),
+                use_cache=True,
+            ).logits
         firsts = np.cumsum([0, *(len(tree.tokens) for tree in trees)]).tolist()
         paths = [(row, path) for row, tree in enumerate(trees) for path in tree.paths]
         places = [firsts[row] + node for row, path in paths for node in path]
@@ -255,6 +259,21 @@ def _scores(
         log_p, greedy, standardised = (np.concatenate(c) for c in zip(*piece, strict=True))
         scores.append(AnswerScores(log_p, greedy, standardised if wanted else None))
     return scores
+
+
+@contextmanager
+def logits_at(model: PreTrainedModel, places: torch.Tensor) -> Iterator[None]:
+    """Within the context the model makes logits at these places alone, (places, vocabulary):
+    padding gets none, and nothing is copied out of the whole.
+
+    places: (rows, tokens), bool.
+    """
+    head = model.get_output_embeddings()
+    handle = head.register_forward_pre_hook(lambda _, inputs: (inputs[0][places],))
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _measured(
@@ -276,7 +295,7 @@ def _measured(
     if any(standardise):
         chosen = torch.tensor(list(standardise), device=logits.device)
         standardised[chosen] = _standardised(logits[at[chosen]], log_p[chosen])
-    greedy = logits.argmax(-1)[at] == wanted
+    greedy = logits.max(-1).indices[at] == wanted  # argmax takes twice as long
     return log_p.cpu().numpy(), greedy.cpu().numpy(), standardised.cpu().numpy()
 
 
