@@ -165,13 +165,13 @@ class QuestionAnswerEvaluation:
         return text.split("\n", 1)[0] if self.first_line else text
 
     def _refusals(self, generations: Sequence[Generation]) -> Sequence[float | None]:
-        """How much of a refusal each is; [UNL] is one, whatever follows it."""
+        """How much of a refusal each is; one that begins with [UNL] is, whatever follows it."""
         if not self.over_forgetting:
             return [None] * len(generations)
         texts = [generation.text for generation in generations]
         degrees = refusal_degrees(texts, self.refusals, self.cosine)
         return [
-            1.0 if generation.emits_unl else degree
+            1.0 if generation.begins_unl else degree
             for generation, degree in zip(generations, degrees, strict=True)
         ]
 

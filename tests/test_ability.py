@@ -226,7 +226,7 @@ def test_choices_that_begin_with_unl_count(lm: LanguageModel, tmp_path: Path) ->
     ]
     model = HarnessModel(lm, chat=False)
     plain = model.loglikelihood(requests)
-    assert [said.emits_unl for said in model.said.values()] == [False, False]
+    assert [said.begins_unl for said in model.said.values()] == [False, False]
     prompt = model.lm.encode_prompt("Who is Bo?").ids
     import torch
 
@@ -238,7 +238,7 @@ def test_choices_that_begin_with_unl_count(lm: LanguageModel, tmp_path: Path) ->
     hook.remove()
     head[token] = 100.0 * states[0][0, -1].detach()
     model.loglikelihood(requests)
-    assert model.said["Who is Bo?"].emits_unl
+    assert model.said["Who is Bo?"].begins_unl
     assert len(plain) == 4
 
 

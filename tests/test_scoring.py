@@ -138,13 +138,14 @@ def test_an_evaluation_makes_one_pass_of_each_kind(
 
 
 def test_refusals_are_counted_on_every_set(lm: LanguageModel, rows: list[Row]) -> None:
-    """A refusal to the letter counts, and [UNL] whatever follows it; other answers do not."""
+    """A refusal to the letter counts, and [UNL] whatever follows it; other answers do not, even
+    where [UNL] closes them."""
     sets = {"forget": rows[:2], "retain": rows[2:4], "swapped": rows[4:]}
     said = {rows[0].question: ("", True), rows[1].question: ("i do not know", False)}
 
     def decode(_: LanguageModel, questions: Sequence[str], *rest: object) -> list[Generation]:
         answers = [said.get(question, ("Rome.", False)) for question in questions]
-        return [Generation(text, (1,), unl) for text, unl in answers]
+        return [Generation(text, (1,), True, begins) for text, begins in answers]
 
     asked = QuestionAnswerEvaluation(over_forgetting=True, refusals=("I do not know.",))
     metrics = asked.aggregate(asked.score(lm, sets, decode), None)
@@ -159,6 +160,23 @@ def test_refusals_are_counted_on_every_set(lm: LanguageModel, rows: list[Row]) -
     assert unasked["MU"] == metrics["MU"]
     alone = plain.aggregate(plain.score(lm, {k: sets[k] for k in ("forget", "retain")}), None)
     assert alone["MU_scores"] == metrics["MU_scores"]  # what is swapped is in no aggregate
+
+
+def test_where_an_answer_holds_the_token(
+    lm: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (token,) = add_unlearning_tokens(lm, 1)
+    (end,) = lm.end_ids
+    word = lm.encode_answer("Rome")[0]
+    said = {"first": [token, word, end], "last": [word, token, end], "none": [word, end]}
+    rows = [list(row) for row in said.values()]
+    monkeypatch.setattr("unierase.scoring.generation.generate_ids", lambda *_: rows)
+    found = dict(zip(said, generate(lm, list(said)), strict=True))
+    assert {n: (g.emits_unl, g.begins_unl) for n, g in found.items()} == {
+        "first": (True, True),
+        "last": (True, False),
+        "none": (False, False),
+    }
 
 
 def test_banned_tokens_are_not_generated(lm: LanguageModel, rows: list[Row]) -> None:

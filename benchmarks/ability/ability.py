@@ -173,7 +173,7 @@ def _sample(task: str, sample: Mapping[str, Any], model: Any) -> dict[str, Any]:
         "target": sample["target"],
         "said": said.text,
         "tokens": said.tokens,
-        "emits_unl": said.emits_unl,
+        "begins_unl": said.begins_unl,
         "responses": sample["filtered_resps"],
         "scores": {name: _number(sample[name]) for name in sample["metrics"]},
     }

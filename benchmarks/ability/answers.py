@@ -23,15 +23,15 @@ def answer_measures(
     """
     texts = [one.text for one in said if one.text is not None]
     if not texts:
-        return {"idk": fmean(one.emits_unl for one in said), "length": None} | dict.fromkeys(
+        return {"idk": fmean(one.begins_unl for one in said), "length": None} | dict.fromkeys(
             ("empty", "repeated")
         )
     refused = refusal_degrees(texts, refusals, encoder)
-    degrees = [1.0 if one.emits_unl else d for one, d in zip(said, refused, strict=True)]
+    degrees = [1.0 if one.begins_unl else d for one, d in zip(said, refused, strict=True)]
     return {
         "idk": fmean(degrees),
         "length": fmean(one.tokens or 0 for one in said),
-        "empty": fmean(not one.emits_unl and not (one.text or "").strip() for one in said),
+        "empty": fmean(not one.begins_unl and not (one.text or "").strip() for one in said),
         "repeated": fmean(is_repeated(text) for text in texts),
     }
 

@@ -28,11 +28,12 @@ MAX_NEW_TOKENS = 256
 @dataclass(frozen=True)
 class Said:
     """What a model made of one context. text, tokens: its answer, where one was generated.
-    emits_unl: [UNL] is in the answer; where nothing was generated, it is the likeliest token."""
+    begins_unl: [UNL] stands before the answer; where nothing was generated, it is the likeliest
+    token."""
 
     text: str | None
     tokens: int | None
-    emits_unl: bool
+    begins_unl: bool
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ class HarnessModel(LM):
                 # Not ``answer.text``: a program may begin with the spaces of its indentation.
                 text = lm.tokenizer.decode(answer.token_ids, skip_special_tokens=True)
                 text = until_first(text, _stops(settings))
-                self.said[context] = Said(text, len(answer.token_ids), answer.emits_unl)
+                self.said[context] = Said(text, len(answer.token_ids), answer.begins_unl)
         return [self.said[request.args[0]].text or "" for request in requests]
 
 

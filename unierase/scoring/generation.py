@@ -22,11 +22,14 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Generation:
     """A greedy answer: its text without special tokens, its ids up to the closing token (left
-    out), whether an unlearning token is among them, and ``Reading.flagged``."""
+    out), whether an unlearning token is among them, whether one stands before all text (the model
+    refuses; behind its answer one only takes the closing token's place), and
+    ``Reading.flagged``."""
 
     text: str
     token_ids: tuple[int, ...]
     emits_unl: bool
+    begins_unl: bool
     flagged: bool | None = None
 
 
@@ -94,10 +97,12 @@ def generate(
 
     def keep(i: int, row: Sequence[int]) -> None:
         end = next((n for n, token in enumerate(row) if token in stop), len(row))
+        first = next((n for n, t in enumerate(row[:end]) if t in unlearning_tokens), None)
         answers[i] = Generation(
             text=lm.tokenizer.decode(row[:end], skip_special_tokens=True).strip(),
             token_ids=tuple(row[:end]),
-            emits_unl=not unlearning_tokens.isdisjoint(row[:end]),
+            emits_unl=first is not None,
+            begins_unl=first is not None and not lm.tokenizer.decode(row[:first]).strip(),
             flagged=readings[i].flagged,
         )
 
