@@ -134,7 +134,8 @@ class Rwku:
             if not rows:
                 raise UserError(
                     f"data.corpus={self.corpus}: no rows about {name} in this copy; use "
-                    "data.corpus=questions or passages, or data.targets among the first ten"
+                    "data.corpus=questions or passages, or data.targets and data.retain_people "
+                    "within the first ten"
                 )
         return {name: tuple(rows.values()) for name, rows in found.items()}
 
