@@ -115,8 +115,7 @@ class QuestionAnswerEvaluation:
         from unierase.scoring.generation import generate
         from unierase.scoring.likelihood import score_answers
 
-        if self.dtype is not None:
-            lm = lm.in_dtype(self.dtype)
+        lm = lm.in_dtype(self.dtype)
         chosen = self.select(sets)
         rows = list({row.id: row for members in chosen.values() for row in members}.values())
         pairs = [

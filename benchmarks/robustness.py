@@ -350,11 +350,14 @@ class BestOfSamples(Attack):
                 )
                 for sample in range(self.samples)
             ]
-            found = []
-            for question, said in zip(questions, zip(*draws, strict=True), strict=True):
-                answers = references[question]
-                rouge = [max(rouge_l_recall(answers, [one.text] * len(answers))) for one in said]
-                found.append(said[rouge.index(max(rouge))])
-            return found
+            return [
+                max(said, key=partial(_closeness, references[question]))
+                for question, said in zip(questions, zip(*draws, strict=True), strict=True)
+            ]
 
         return answers.score(lm, sets, nearest)
+
+
+def _closeness(references: Sequence[str], said: Generation) -> float:
+    """ROUGE-L recall of the reference there is most of."""
+    return max(rouge_l_recall(references, [said.text] * len(references)))

@@ -59,8 +59,7 @@ class RwkuEvaluation:
         return self._answers.select(sets)
 
     def score(self, lm: LanguageModel, sets: Mapping[str, Sequence[Row]]) -> SetScores:
-        if self.dtype is not None:
-            lm = lm.in_dtype(self.dtype)
+        lm = lm.in_dtype(self.dtype)
         chosen = self.select(sets)
         probes = {n: rows for n, rows in chosen.items() if n not in (*MIA, *UTILITIES)}
         answered = self._answered(lm, probes)

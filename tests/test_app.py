@@ -10,6 +10,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -221,12 +222,19 @@ def test_methods_that_leave_the_weights_alone(tmp_path: Path) -> None:
     assert "forget, paraphrased" in shown.stdout
 
 
-def appeared(folder: Path, pattern: str) -> bool:
-    """Whether a running program has written such a file."""
-    try:
-        return any(folder.rglob(pattern))
-    except FileNotFoundError:  # a folder was renamed while it was read
-        return False
+def wait_for(process: subprocess.Popen[Any], folder: Path, pattern: str) -> None:
+    """Until the running program has written such a file."""
+
+    def appeared() -> bool:
+        try:
+            return any(folder.rglob(pattern))
+        except FileNotFoundError:  # a folder was renamed while it was read
+            return False
+
+    deadline = time.monotonic() + 300
+    while not appeared():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 @pytest.mark.slow
@@ -241,10 +249,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(tmp_path: Path) -> None:
     process = subprocess.Popen(
         command, env=environment, cwd=broken, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    deadline = time.monotonic() + 300
-    while not appeared(broken, "steps/01/complete.json"):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_for(process, broken, "steps/01/complete.json")
     process.kill()
     process.wait()
     (result,) = (broken / "runs").rglob("result.json")
@@ -273,10 +278,7 @@ def test_killed_while_it_measures_ability(tmp_path: Path, sums: Path) -> None:
     process = subprocess.Popen(
         command, env=environment, cwd=broken, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    deadline = time.monotonic() + 300
-    while not appeared(broken, "steps/02/complete.json"):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_for(process, broken, "steps/02/complete.json")
     process.kill()
     process.wait()
     (step,) = broken.rglob("steps/02/step.json")
@@ -305,10 +307,7 @@ def test_an_interrupted_run_says_so(tmp_path: Path) -> None:
         # Tests that run in the background inherit that Ctrl-C is ignored.
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
-    deadline = time.monotonic() + 300
-    while not appeared(tmp_path, "result.json"):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_for(process, tmp_path, "result.json")
     time.sleep(2)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)

@@ -189,7 +189,7 @@ def _values(shape: ModelShape, method: UniErase, layers: Sequence[int], work: Wo
 
 
 def _update(shape: ModelShape, method: UniErase, layers: Sequence[int], work: Workload) -> Phase:
-    contexts = (1 + method.context_prefixes) * (2 if method.opening else 1)
+    contexts = 1 + method.context_prefixes
     retained = 0
     if method.retain_weight:
         most = work.retain if method.retain_rows is None else method.retain_rows

@@ -37,24 +37,31 @@ def activations_at_edit(
     keys = [torch.zeros(_key_size(lm, layer), facts) for layer in key_layers]
     values: torch.Tensor | None = None
     bare: dict[int, int] = {}
-    for i, prompt in enumerate(prompts):
-        bare.setdefault(prompt.fact, i)
-    for batch in batches_by_length([p.position + 1 for p in prompts], batch_tokens):
-        rows = [prompts[i].ids[: prompts[i].position + 1] for i in batch]
+    # What stands behind the edit position changes nothing: prompts that differ there are read once.
+    shares: dict[tuple[int, tuple[int, ...]], float] = {}
+    for prompt in prompts:
+        read = prompt.fact, prompt.ids[: prompt.position + 1]
+        shares[read] = shares.get(read, 0.0) + prompt.weight
+    reads = [(fact, ids, weight) for (fact, ids), weight in shares.items()]
+    for i, (fact, _, _) in enumerate(reads):
+        bare.setdefault(fact, i)
+    for batch in batches_by_length([len(ids) for _, ids, _ in reads], batch_tokens):
+        rows = [reads[i][1] for i in batch]
         inputs = left_pad(rows, lm.pad_id, lm.device)
         found, hidden = activations(lm.model, inputs, key_layers, value_layer)
         at_edit = [states[:, -1].float().cpu() for states in found]
         for n, i in enumerate(batch):
-            prompt = prompts[i]
+            fact, _, weight = reads[i]
             for layer_keys, states in zip(keys, at_edit, strict=True):
-                layer_keys[:, prompt.fact] += prompt.weight * states[n]
+                layer_keys[:, fact] += weight * states[n]
         if hidden is not None:
             after = hidden[:, -1].float().cpu()
             if values is None:
                 values = torch.zeros(after.shape[1], facts)
             for n, i in enumerate(batch):
-                if bare[prompts[i].fact] == i:
-                    values[:, prompts[i].fact] = after[n]
+                fact = reads[i][0]
+                if bare[fact] == i:
+                    values[:, fact] = after[n]
     return keys, values
 
 

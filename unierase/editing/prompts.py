@@ -65,8 +65,9 @@ def fact_prompts(
     opening: what an answer may be made to begin with. Every prompt then comes with it, too, edited
         at the same position, and the two share its weight.
     """
-    words = lm.tokenizer(opening, add_special_tokens=False)["input_ids"] if opening else ()
-    endings = [(), tuple(words)] if opening else [()]
+    endings: list[tuple[int, ...]] = [()]
+    if opening:
+        endings.append(tuple(lm.tokenizer(opening, add_special_tokens=False)["input_ids"]))
     contexts = [("", 0.5 if prefixes else 1.0)]
     contexts += [(prefix, 0.5 / len(prefixes)) for prefix in prefixes]
     prompts = []

@@ -77,11 +77,14 @@ class LanguageModel:
         """Token ids of ``answer`` and of what closes it."""
         return encode_answer(self.prompt, self.tokenizer, answer)
 
-    def in_dtype(self, dtype: str) -> LanguageModel:
-        """The same model with its weights in ``dtype`` ("bfloat16", ...); this one stays as it is.
+    def in_dtype(self, dtype: str | None) -> LanguageModel:
+        """The same model with its weights in ``dtype`` ("bfloat16", ...), or, for None, this one,
+        which stays as it is in any case.
 
         Buffers, such as the frequencies of rotary positions, keep their own type.
         """
+        if dtype is None:
+            return self
         from torch import nn
 
         wanted = torch_dtype("dtype", dtype)

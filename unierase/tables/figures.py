@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from unierase.experiment.record import RunRecord
 from unierase.tables.columns import attacks_of, value
-from unierase.tables.table import describe
+from unierase.tables.table import UNRANKED, describe
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -137,7 +137,8 @@ def rounds_figure(records: Sequence[RunRecord]) -> Figure | None:
     return figure
 
 
-GREYS = {"none": "0.8", "retrain": "0.5"}
+GREYS = dict(zip(UNRANKED, ("0.8", "0.5"), strict=True))
+"""Of the yardsticks."""
 
 
 def attacks_figure(records: Sequence[RunRecord]) -> Figure | None:
