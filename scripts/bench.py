@@ -1,6 +1,6 @@
 """Speed as a ratio against the plain way, measured in the same run.
 
-python scripts/bench.py edit [--model tiny] [--facts 1 10 40] [--plain 4]
+python scripts/bench.py edit [--model tiny] [--data fictional] [--facts 1 10 40] [--plain 4]
 python scripts/bench.py evaluate [--model tiny] [--data fictional] [--limit 40]
 python scripts/bench.py inference [--model tiny] [--prompts 20] [--tokens 32] [OVERRIDE ...]
 python scripts/bench.py ability [--model tiny] [--questions 100]
@@ -48,7 +48,8 @@ def _arguments() -> argparse.Namespace:
     ability.add_argument("--questions", type=int, default=100, help="ten of each subject")
     train.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     evaluate = commands.add_parser("evaluate", help="all metrics of a split")
-    evaluate.add_argument("--data", default="fictional", help="a name in conf/data")
+    for command in (edit, evaluate):
+        command.add_argument("--data", default="fictional", help="a name in conf/data")
     evaluate.add_argument("--limit", type=int, help="rows of each set; all by default")
     for command in (edit, inference, train, ability, evaluate):
         command.add_argument("--model", default="tiny", help="a name in conf/model")
@@ -58,7 +59,7 @@ def _arguments() -> argparse.Namespace:
 
 def _measured(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     if arguments.command == "edit":
-        return bench_edit(arguments.model, arguments.facts, arguments.plain)
+        return bench_edit(arguments.model, arguments.data, arguments.facts, arguments.plain)
     if arguments.command == "train":
         return bench_train(
             arguments.model, arguments.batch_size, arguments.steps, arguments.methods

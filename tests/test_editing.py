@@ -181,6 +181,32 @@ def test_suffix_pass_equals_the_whole_pass(lm: LanguageModel, rows: list[Row]) -
         torch.testing.assert_close(logits, whole, atol=1e-4, rtol=1e-4)
 
 
+def test_what_prompts_begin_with_is_run_once(lm: LanguageModel, rows: list[Row]) -> None:
+    """A system message of 30 tokens: as each prompt alone has it, in fewer tokens."""
+    system = tuple(int(token) for token in 10 + torch.arange(30) % 7)
+    prompts = [
+        replace(p, ids=(*system, *p.ids), position=len(system) + p.position)
+        for p in fact_prompts(lm, rows, "question_last")
+    ]
+    read: list[torch.Tensor] = []
+    embeddings = lm.model.get_input_embeddings()
+    handle = embeddings.register_forward_hook(lambda module, args, output: read.append(args[0]))
+    (together,), hidden = activations_at_edit(lm, prompts, [1], 1, len(rows))
+    handle.remove()
+    whole = sum(prompt.position + 1 for prompt in prompts)
+    assert sum(ids.numel() for ids in read) < whole - 3 * len(system)
+    logits = SuffixPass(lm, prompts, 1).logits(None)
+    assert hidden is not None
+    for i, prompt in enumerate(prompts):
+        alone = [replace(prompt, fact=0)]
+        (key,), state = activations_at_edit(lm, alone, [1], 1, 1)
+        assert state is not None
+        torch.testing.assert_close(together[:, [i]], key, atol=1e-5, rtol=0)
+        torch.testing.assert_close(hidden[:, [i]], state, atol=1e-5, rtol=0)
+        own = SuffixPass(lm, alone, 1).logits(None)
+        torch.testing.assert_close(logits[i], own[0], atol=1e-5, rtol=0)
+
+
 def test_target_values(lm: LanguageModel, rows: list[Row]) -> None:
     prompts = fact_prompts(lm, rows, "prompt_last")
     targets = [(7,)] * len(rows)

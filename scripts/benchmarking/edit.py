@@ -40,8 +40,8 @@ class EditCase:
     token: int
 
 
-def edit_case(model: str, facts: int) -> EditCase:
-    """``facts`` rows of the fictional data on an untaught model: weights do not change speed."""
+def edit_case(model: str, data: str, facts: int) -> EditCase:
+    """``facts`` rows of the data on an untaught model: weights do not change speed."""
     import torch
 
     from unierase.editing.keys import key_covariances
@@ -49,10 +49,10 @@ def edit_case(model: str, facts: int) -> EditCase:
     from unierase.editing.prompts import fact_prompts
     from unierase.editing.token import add_unlearning_tokens
 
-    lm, data = untaught(model)
+    lm, everything = untaught(model, data)
     method: UniErase = instantiate(composed(f"model={model}").method)
     (token,) = add_unlearning_tokens(lm, 1)
-    rows, kept = data.full[:facts], data.full[-40:]
+    rows, kept = everything.full[:facts], everything.full[-40:]
     sequences = [lm.encode_prompt(row.question).ids for row in kept]
     layers = tuple(method.layers)
     covariances = key_covariances(lm, sequences, layers)
@@ -189,11 +189,11 @@ def _layer_by_layer(
     return updates
 
 
-def timed_edit(model: str, facts: int, plain: bool) -> dict[str, Any]:
+def timed_edit(model: str, data: str, facts: int, plain: bool) -> dict[str, Any]:
     """Seconds, the peak memory the edit added, and the updates. Runs in a process of its own."""
     import torch
 
-    case = edit_case(model, facts)
+    case = edit_case(model, data, facts)
     start_memory, start = peak_memory(), time.perf_counter()
     updates = plain_edit(case) if plain else our_edit(case)
     if torch.cuda.is_available():
@@ -206,16 +206,16 @@ def timed_edit(model: str, facts: int, plain: bool) -> dict[str, Any]:
     }
 
 
-def bench_edit(model: str, counts: Sequence[int], plain: int) -> list[dict[str, Any]]:
+def bench_edit(model: str, data: str, counts: Sequence[int], plain: int) -> list[dict[str, Any]]:
     """One row of results for each number of facts."""
     import numpy as np
 
     rows: list[dict[str, Any]] = []
     for facts in counts:
-        ours = alone(timed_edit, model, facts, False)
+        ours = alone(timed_edit, model, data, facts, False)
         some = min(facts, plain)
-        same = ours if some == facts else alone(timed_edit, model, some, False)
-        slow = alone(timed_edit, model, some, True)
+        same = ours if some == facts else alone(timed_edit, model, data, some, False)
+        slow = alone(timed_edit, model, data, some, True)
         difference = max(
             float(np.linalg.norm(a - b) / np.linalg.norm(b))
             for a, b in zip(same["updates"], slow["updates"], strict=True)
@@ -224,6 +224,7 @@ def bench_edit(model: str, counts: Sequence[int], plain: int) -> list[dict[str, 
         rows.append(
             {
                 "model": model,
+                "data": data,
                 "facts": facts,
                 "seconds": round(ours["seconds"], 3),
                 "seconds_per_fact": round(ours["seconds"] / facts, 4),

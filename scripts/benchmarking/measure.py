@@ -27,12 +27,13 @@ def composed(*overrides: str) -> DictConfig:
         return compose("config", list(overrides))
 
 
-def untaught(model: str) -> tuple[LanguageModel, BenchmarkData]:
-    """A base model that was taught nothing (weights do not change speed), and fictional rows."""
-    cfg = composed(f"model={model}", "data=fictional", "data.retain_authors=null")
-    data = instantiate(cfg.data).load()
-    texts = [text for row in data.full for text in (row.question, row.answer)]
-    return instantiate(cfg.model.source).base(texts, "auto"), data
+def untaught(model: str, data: str = "fictional") -> tuple[LanguageModel, BenchmarkData]:
+    """A base model that was taught nothing (weights do not change speed), and all rows of a data
+    set of authors."""
+    cfg = composed(f"model={model}", f"data={data}", "data.retain_authors=null")
+    rows = instantiate(cfg.data).load()
+    texts = [text for row in rows.full for text in (row.question, row.answer)]
+    return instantiate(cfg.model.source).base(texts, "auto"), rows
 
 
 class NoTargets:

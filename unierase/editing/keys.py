@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,8 +10,11 @@ import torch
 from unierase.editing.prompts import EditPrompt
 from unierase.models.layers import activations, down_projection, oriented
 from unierase.scoring.batching import batches_by_length, left_pad
+from unierase.scoring.prefix import beginnings
 
 if TYPE_CHECKING:
+    from transformers import DynamicCache
+
     from unierase.models.language_model import LanguageModel
 
 
@@ -32,37 +35,46 @@ def activations_at_edit(
 
     Keys are averaged over the contexts of a fact by their weights: one (d_k, facts) tensor per
     layer. The hidden states, (d_h, facts), are those of a fact's bare prompt, its first. Both in
-    float32 on the CPU. One forward pass over the tokens up to the edit position gives all.
+    float32 on the CPU. The tokens up to the edit position are run once for all of these.
     """
     keys = [torch.zeros(_key_size(lm, layer), facts) for layer in key_layers]
-    values: torch.Tensor | None = None
-    bare: dict[int, int] = {}
+    size = lm.model.config.get_text_config().hidden_size
+    values = None if value_layer is None else torch.zeros(size, facts)
     # What stands behind the edit position changes nothing: prompts that differ there are read once.
     shares: dict[tuple[int, tuple[int, ...]], float] = {}
     for prompt in prompts:
         read = prompt.fact, prompt.ids[: prompt.position + 1]
         shares[read] = shares.get(read, 0.0) + prompt.weight
     reads = [(fact, ids, weight) for (fact, ids), weight in shares.items()]
+    bare: dict[int, int] = {}
     for i, (fact, _, _) in enumerate(reads):
         bare.setdefault(fact, i)
-    for batch in batches_by_length([len(ids) for _, ids, _ in reads], batch_tokens):
-        rows = [reads[i][1] for i in batch]
-        inputs = left_pad(rows, lm.pad_id, lm.device)
-        found, hidden = activations(lm.model, inputs, key_layers, value_layer)
+    for batch, inputs, cache in _batches(lm, [ids for _, ids, _ in reads], batch_tokens):
+        found, hidden = activations(lm.model, inputs, key_layers, value_layer, cache)
         at_edit = [states[:, -1].float().cpu() for states in found]
+        after = hidden[:, -1].float().cpu() if hidden is not None else None
         for n, i in enumerate(batch):
             fact, _, weight = reads[i]
             for layer_keys, states in zip(keys, at_edit, strict=True):
                 layer_keys[:, fact] += weight * states[n]
-        if hidden is not None:
-            after = hidden[:, -1].float().cpu()
-            if values is None:
-                values = torch.zeros(after.shape[1], facts)
-            for n, i in enumerate(batch):
-                fact = reads[i][0]
-                if bare[fact] == i:
-                    values[:, fact] = after[n]
+            if values is not None and after is not None and bare[fact] == i:
+                values[:, fact] = after[n]
     return keys, values
+
+
+def _batches(
+    lm: LanguageModel, rows: Sequence[tuple[int, ...]], batch_tokens: int
+) -> Iterator[tuple[list[int], dict[str, torch.Tensor], DynamicCache | None]]:
+    """Batches of rows, by index, and what the model reads of each: what many rows begin with, as
+    a system message, is read once."""
+    for shared, after, members in beginnings(lm, rows):
+        for places in batches_by_length([len(rows[i]) for i in members], batch_tokens):
+            batch = [members[place] for place in places]
+            inputs = left_pad([rows[i][shared:] for i in batch], lm.pad_id, lm.device)
+            if after is None:
+                yield batch, inputs, None
+            else:
+                yield batch, *after.followed_by(inputs)
 
 
 def _key_size(lm: LanguageModel, layer: int) -> int:

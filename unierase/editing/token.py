@@ -175,10 +175,10 @@ class TokenTrainer:
         as long as they fit into ``settings.prefix_memory``.
         """
         if not keep:
-            return PrefixStates.of(self.lm, [s.prefix for s in sequences])
+            return PrefixStates.sharing(self.lm, [s.prefix for s in sequences])
         missing = [s for s in dict.fromkeys(sequences) if s not in self.kept]
         if missing:
-            states = PrefixStates.of(self.lm, [s.prefix for s in missing])
+            states = PrefixStates.sharing(self.lm, [s.prefix for s in missing])
             fresh = {s: states.rows([i]) for i, s in enumerate(missing)}
             room = self.settings.prefix_memory - sum(k.bytes for k in self.kept.values())
             if sum(states.bytes for states in fresh.values()) > room:

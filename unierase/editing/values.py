@@ -85,7 +85,7 @@ class SuffixPass:
         )
         self.prefix: PrefixStates | None = None
         if any(p.position for p in prompts):
-            self.prefix = PrefixStates.of(lm, [p.before for p in prompts])
+            self.prefix = PrefixStates.sharing(lm, [p.before for p in prompts])
             self.mask = torch.cat([self.prefix.mask, self.mask], dim=1)
         layers = decoder_layers(lm.model)
         self.below, self.layer = layers[:layer], layers[layer]

@@ -13,7 +13,7 @@ from transformers.pytorch_utils import Conv1D
 from unierase.errors import UserError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import DynamicCache, PreTrainedModel
 
 
 def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
@@ -85,9 +85,12 @@ def activations(
     inputs: Mapping[str, torch.Tensor],
     key_layers: Sequence[int],
     value_layer: int | None = None,
+    cache: DynamicCache | None = None,
 ) -> tuple[list[torch.Tensor], torch.Tensor | None]:
     """Inputs of the down-projections of ``key_layers``, each (rows, length, d_k), and the hidden
     states after ``value_layer``, (rows, length, d_h). Layers above the last of them do not run.
+
+    cache: attention keys and values of what stands in front of ``inputs``.
     """
     layers = decoder_layers(model)
     keys: dict[int, torch.Tensor] = {}
@@ -116,7 +119,7 @@ def activations(
         handles.append(layers[value_layer].register_forward_hook(record_value))
     handles.append(layers[last].register_forward_hook(stop))
     try:
-        model(**inputs, use_cache=False)
+        model(**inputs, past_key_values=cache, use_cache=cache is not None)
     except _Enough:
         pass
     finally:

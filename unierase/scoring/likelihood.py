@@ -13,7 +13,7 @@ import torch
 from tqdm.auto import tqdm
 
 from unierase.scoring.batching import batches_by_length, left_pad
-from unierase.scoring.prefix import PrefixStates, sharing
+from unierase.scoring.prefix import PrefixStates, beginnings
 from unierase.scoring.trees import AnswerTree, TreeInputs, may_branch
 
 if TYPE_CHECKING:
@@ -99,12 +99,11 @@ def score_answers(
             results[i] = reply_scores(answers[i], reply, len(lm.tokenizer))
     left = sum(scores is None for scores in results)
     with tqdm(total=left, desc=progress, disable=progress is None, leave=False) as bar:
-        for places, after in _groups(lm, [readings[q] for q in asked], batch_tokens):
+        for places, shared, after in _groups(lm, [readings[q] for q in asked], batch_tokens):
             batch = [asked[place] for place in places]
-            start = 0 if after is None else after.mask.shape[1]
             prefixes = PrefixStates.of(
                 lm,
-                [prompts[q][start:] for q in batch],
+                [prompts[q][shared:] for q in batch],
                 [readings[q].embeddings for q in batch],
                 after,
             )
@@ -128,19 +127,22 @@ def score_answers(
 
 def _groups(
     lm: LanguageModel, readings: Sequence[Reading], batch_tokens: int
-) -> Iterator[tuple[list[int], PrefixStates | None]]:
-    """Batches of ``readings``, by index, and the states their prompts go on from: what many begin
-    with, such as the examples before a question, is run once."""
+) -> Iterator[tuple[list[int], int, PrefixStates | None]]:
+    """Batches of ``readings``, by index, with what their prompts begin with: so many tokens, such
+    as the examples before a question, are run once, and their states gone on from."""
     own = [i for i, reading in enumerate(readings) if reading.embeddings is not None]
     plain = [i for i, reading in enumerate(readings) if reading.embeddings is None]
-    groups = [(0, own)] if own else []
-    for shared, places in sharing([readings[i].ids for i in plain]):
-        groups.append((shared, [plain[place] for place in places]))
-    for shared, members in groups:
-        after = PrefixStates.of(lm, [readings[members[0]].ids[:shared]]) if shared else None
+
+    def batches(members: Sequence[int]) -> Iterator[list[int]]:
         lengths = [len(readings[i].ids) for i in members]
         for places in batches_by_length(lengths, batch_tokens):
-            yield [members[place] for place in places], after
+            yield [members[place] for place in places]
+
+    for batch in batches(own):
+        yield batch, 0, None
+    for shared, after, places in beginnings(lm, [readings[i].ids for i in plain]):
+        for batch in batches([plain[place] for place in places]):
+            yield batch, shared, after
 
 
 @torch.inference_mode()

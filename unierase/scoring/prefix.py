@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -53,13 +53,22 @@ class PrefixStates:
             inputs = embedded(lm.model, inputs, embeddings)
         cache = DynamicCache()
         if after is not None:
-            before = after.repeated(len(prefixes))
-            cache = before.cache()
-            inputs["position_ids"] += before.mask.sum(-1, keepdim=True)
-            inputs["attention_mask"] = torch.cat([before.mask, inputs["attention_mask"]], dim=1)
+            inputs, cache = after.followed_by(inputs)
         output = lm.model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
         layers = [(layer.keys, layer.values) for layer in cache.layers]
         return cls(layers, inputs["attention_mask"], output.logits[:, -1])
+
+    @classmethod
+    def sharing(cls, lm: LanguageModel, prefixes: Sequence[Sequence[int]]) -> PrefixStates:
+        """As ``of``, but what many prefixes begin with, as a system message, is run once."""
+        parts: list[PrefixStates] = []
+        order: list[int] = []
+        for shared, after, members in beginnings(lm, prefixes):
+            parts.append(cls.of(lm, [prefixes[i][shared:] for i in members], after=after))
+            order += members
+        if order == sorted(order):
+            return cls.joined(parts) if len(parts) > 1 else parts[0]
+        return cls.joined(parts).rows([order.index(i) for i in range(len(prefixes))])
 
     @classmethod
     def joined(cls, parts: Sequence[PrefixStates]) -> PrefixStates:
@@ -101,6 +110,17 @@ class PrefixStates:
         logits = self.next_logits.expand(times, -1)
         return PrefixStates(layers, self.mask.expand(times, -1), logits)
 
+    def followed_by(
+        self, inputs: dict[str, torch.Tensor]
+    ) -> tuple[dict[str, torch.Tensor], DynamicCache]:
+        """``inputs`` whose rows all go on from the one row there is, and the cache they take."""
+        before = self.repeated(len(inputs["position_ids"]))
+        placed = {
+            "position_ids": inputs["position_ids"] + before.mask.sum(-1, keepdim=True),
+            "attention_mask": torch.cat([before.mask, inputs["attention_mask"]], dim=1),
+        }
+        return {**inputs, **placed}, before.cache()
+
     @property
     def bytes(self) -> int:
         """Memory the keys and values take."""
@@ -133,6 +153,15 @@ def sharing(rows: Sequence[Sequence[int]]) -> list[tuple[int, list[int]]]:
             most = min(len(rows[i]) for i in members) - 1
             groups.append((min(most, *common[first : last - 1]), members))
     return [*groups, (0, alone)] if alone else groups
+
+
+def beginnings(
+    lm: LanguageModel, rows: Sequence[Sequence[int]]
+) -> Iterator[tuple[int, PrefixStates | None, list[int]]]:
+    """Groups of rows that begin alike, as (tokens in common, their states or None, indices)."""
+    for shared, members in sharing(rows):
+        after = PrefixStates.of(lm, [rows[members[0]][:shared]]) if shared else None
+        yield shared, after, members
 
 
 def _alike(one: Sequence[int], other: Sequence[int]) -> int:
