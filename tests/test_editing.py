@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from unierase.editing import covariance
+from unierase.editing import covariance, kept_token
 from unierase.editing.closed_form import KeyResiduals, edit_update
 from unierase.editing.corpus import GeneratedText, TextFile
 from unierase.editing.covariance import cached_covariances
+from unierase.editing.kept_token import kept_unlearning_tokens
 from unierase.editing.keys import activations_at_edit, key_covariances
 from unierase.editing.method import UniErase
 from unierase.editing.projector import NullSpaceProjector
@@ -426,6 +427,36 @@ def test_only_the_token_is_trained(lm: LanguageModel, rows: list[Row], tied: boo
     assert float((embedding - mean).detach().norm()) > 0.05
     if not tied:  # share_output_row: the output row stays at the initial embedding
         torch.testing.assert_close(lm.model.lm_head.weight[token], mean)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_kept_token_is_the_learned_one(
+    lm: LanguageModel, rows: list[Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tied: bool
+) -> None:
+    if not tied:
+        lm.model.config.tie_word_embeddings = False
+        lm.model.lm_head.weight = torch.nn.Parameter(lm.model.lm_head.weight.detach().clone())
+    first, again, anew = (copy.deepcopy(lm) for _ in range(3))
+    settings = TokenSettings(raw_lr=0.05, share_output_row=False, batch_size=4)
+    questions = [row.question for row in rows]
+
+    def kept(model: LanguageModel, seed: int) -> dict[str, float]:
+        return kept_unlearning_tokens(model, questions, REFUSALS, [0], settings, seed, tmp_path)
+
+    plain = learn_unlearning_tokens(lm, questions, REFUSALS, [0], settings, 0)
+    assert kept(first, 0) == plain
+
+    def forbidden(*_: object) -> None:
+        raise AssertionError("learned again")
+
+    monkeypatch.setattr(kept_token, "learn_unlearning_tokens", forbidden)
+    assert kept(again, 0) == plain
+    for model in (first, again):
+        assert model.unlearning_tokens == lm.unlearning_tokens
+        for name, tensor in lm.model.state_dict().items():
+            assert torch.equal(tensor, model.model.state_dict()[name]), name
+    with pytest.raises(AssertionError, match="learned again"):
+        kept(anew, 1)
 
 
 def _unierase(**changes: object) -> UniErase:

@@ -14,6 +14,7 @@ from unierase.editing.closed_form import KeyResiduals, edit_update
 from unierase.editing.corpus import Corpus, RetainRows
 from unierase.editing.cost import Workload, edit_cost
 from unierase.editing.covariance import cached_covariances, fingerprint
+from unierase.editing.kept_token import kept_unlearning_tokens
 from unierase.editing.keys import activations_at_edit, key_covariances
 from unierase.editing.projector import NullSpaceProjector
 from unierase.editing.prompts import (
@@ -69,6 +70,8 @@ class UniErase(UnlearningMethod):
         a retained one's keys are kept. Beyond the paper (0), whose edit redirects the first
         token only: the rest of the answer stays as likely as it was.
     passes: how often the layers are gone through, each time with what is still missing.
+    reuse_token: keep the learned tokens in the cache, for runs that differ in the edit alone; the
+        seconds of such a run are without stage 1.
     """
 
     name: str
@@ -90,6 +93,7 @@ class UniErase(UnlearningMethod):
     retain_rows: int | None = None
     answer_cuts: int = 0
     passes: int = 1
+    reuse_token: bool = False
     progress: bool = True
 
     def __post_init__(self) -> None:
@@ -124,10 +128,7 @@ class UniErase(UnlearningMethod):
         projectors = self._projectors(lm, request, layers, state, first, bench)
         report["nullspace_dimensions"] = [projector.dimensions for projector in projectors]
         if self.target == "unl" and not lm.unlearning_tokens:
-            questions = [row.question for row in request.forget]
-            report["token_loss"] = learn_unlearning_tokens(
-                lm, questions, request.refusals, layers, self.token, request.seed, self.progress
-            )
+            report["token_loss"] = self._learn_tokens(lm, request, layers, bench)
         prefixes = generated_prefixes(lm, self.context_prefixes, self.context_tokens)
         prompts = fact_prompts(lm, request.forget, self.fact_token, prefixes, self.opening)
         report["fall_backs"] = fall_backs(lm, request.forget, self.fact_token)
@@ -148,6 +149,19 @@ class UniErase(UnlearningMethod):
             for name, k in zip(map(_state_name, layers), keys, strict=True)
         }
         return Unlearned(lm, {**all_keys, **first}, report)
+
+    def _learn_tokens(
+        self,
+        lm: LanguageModel,
+        request: UnlearningRequest,
+        layers: Sequence[int],
+        bench: Workbench,
+    ) -> dict[str, float]:
+        questions = [row.question for row in request.forget]
+        asked = (lm, questions, request.refusals, layers, self.token, request.seed)
+        if self.reuse_token:
+            return kept_unlearning_tokens(*asked, bench.cache_dir / "tokens", self.progress)
+        return learn_unlearning_tokens(*asked, self.progress)
 
     def _first_model(self, lm: LanguageModel, state: State) -> dict[str, torch.Tensor]:
         """What later rounds find the covariances of the first round's model by: AlphaEdit
