@@ -525,23 +525,23 @@ def test_the_edited_model_says_unl(lm: LanguageModel, rows: list[Row], tmp_path:
 
 
 def test_retained_keys_and_passes(lm: LanguageModel, rows: list[Row]) -> None:
-    """Retained prompts are disturbed less, and another pass comes nearer to the values."""
+    """Retained prompts are disturbed less, and another pass makes up for what the first missed."""
     request = UnlearningRequest(tuple(rows[:2]), tuple(rows[2:]), REFUSALS, 1, 0)
     kept = fact_prompts(lm, rows[2:], "prompt_last")
     before = activations_at_edit(lm, kept, [], 1, 3)[1]
     assert before is not None
-    moved, missing = {}, {}
+    moved, says = {}, {}
     for weight, passes in ((0.0, 1), (100.0, 1), (0.0, 3)):
         # l2 keeps a pass from reaching its targets at once.
-        method = _unierase(retain_weight=weight, passes=passes, l2=0.01)
+        method = _unierase(retain_weight=weight, passes=passes, l2=0.1)
         out = method.unlearn(copy.deepcopy(lm), request, {}, BENCH)
         after = activations_at_edit(out.lm, kept, [], 1, 3)[1]
         assert after is not None
         moved[weight, passes] = float((after - before).norm())
-        missing[weight, passes] = out.report["residuals"][-1]
-        assert len(out.report["residuals"]) == 2 * passes + 1
+        says[weight, passes] = out.report["p_target_edited"] / out.report["p_target_value"]
+        assert len(out.report["residuals"]) == (2 + 1) * passes
     assert moved[100.0, 1] < 0.5 * moved[0.0, 1]
-    assert missing[0.0, 3] < 0.5 * missing[0.0, 1]
+    assert says[0.0, 1] < 0.5 and says[0.0, 3] > 0.9
 
 
 def test_retain_rows_are_drawn_by_the_seed(rows: list[Row]) -> None:

@@ -180,7 +180,7 @@ def _values(shape: ModelShape, method: UniErase, layers: Sequence[int], work: Wo
     batch = min(work.facts, FACTS_PER_BATCH) * contexts
     return Phase(
         "target values",
-        read + (2 * method.values.steps + 1) * step,
+        method.passes * (read + (2 * method.values.steps + 1) * step),
         shape.weights
         + batch * prompt * shape.layers * shape.cached
         + batch * suffix * above * shape.activations

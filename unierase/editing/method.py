@@ -69,7 +69,9 @@ class UniErase(UnlearningMethod):
     answer_cuts: at so many points of its answer, too, a forget question leads to the token, and
         a retained one's keys are kept. Beyond the paper (0), whose edit redirects the first
         token only: the rest of the answer stays as likely as it was.
-    passes: how often the layers are gone through, each time with what is still missing.
+    passes: how often target values are sought and the layers changed, each time on the model as
+        it is by then. Beyond the paper (1): the values are sought as if nothing but the edit
+        position changed, but the tokens behind it see the changed layers, too.
     reuse_token: keep the learned tokens in the cache, for runs that differ in the edit alone; the
         seconds of such a run are without stage 1.
     """
@@ -137,11 +139,13 @@ class UniErase(UnlearningMethod):
         )
         rows, prompts = [*request.forget, *cut_rows], [*prompts, *cut_prompts]
         targets = self._targets(lm, request, rows)
-        found = find_target_values(
-            lm, rows, prompts, targets, layers[-1], self.values, progress=self.progress
-        )
-        report["p_target_value"] = float(found.probabilities.mean())
-        report["residuals"] = self._edit(lm, request, prompts, found.values, projectors, state)
+        report["residuals"] = []
+        for _ in range(self.passes):
+            found = find_target_values(
+                lm, rows, prompts, targets, layers[-1], self.values, progress=self.progress
+            )
+            report["p_target_value"] = float(found.probabilities.mean())
+            report["residuals"] += self._edit(lm, request, prompts, found.values, projectors, state)
         report.update(self._diagnose(lm, prompts, targets, layers[-1]))
         keys, _ = activations_at_edit(lm, prompts, layers, None, len(rows))
         all_keys = {
@@ -228,23 +232,22 @@ class UniErase(UnlearningMethod):
         retained = fact_prompts(lm, retain, self.fact_token)
         retained += answer_prompts(lm, retain, self.answer_cuts, len(retain))[1]
         residuals = []
-        for _ in range(self.passes):
-            for i, (layer, projector) in enumerate(zip(layers, projectors, strict=True)):
-                (keys,), hidden = activations_at_edit(lm, prompts, [layer], layers[-1], facts)
-                assert hidden is not None
-                missing = values - hidden
-                residuals.append(float(missing.norm() / values.norm()))
-                groups = [KeyResiduals(keys.double(), (missing / (len(layers) - i)).double())]
-                if _state_name(layer) in state:
-                    keys = state[_state_name(layer)]
-                    groups.append(KeyResiduals(keys.double(), weight=self.earlier_weight))
-                if retained:
-                    (keys,), _ = activations_at_edit(lm, retained, [layer], None, len(retained))
-                    groups.append(KeyResiduals(keys.double(), weight=self.retain_weight))
-                update = edit_update(groups, projector, self.l2)
-                weight = oriented(down_projection(lm.model, layer))
-                with torch.no_grad():
-                    weight.copy_((weight.double().cpu() + update).to(weight))
+        for i, (layer, projector) in enumerate(zip(layers, projectors, strict=True)):
+            (keys,), hidden = activations_at_edit(lm, prompts, [layer], layers[-1], facts)
+            assert hidden is not None
+            missing = values - hidden
+            residuals.append(float(missing.norm() / values.norm()))
+            groups = [KeyResiduals(keys.double(), (missing / (len(layers) - i)).double())]
+            if _state_name(layer) in state:
+                keys = state[_state_name(layer)]
+                groups.append(KeyResiduals(keys.double(), weight=self.earlier_weight))
+            if retained:
+                (keys,), _ = activations_at_edit(lm, retained, [layer], None, len(retained))
+                groups.append(KeyResiduals(keys.double(), weight=self.retain_weight))
+            update = edit_update(groups, projector, self.l2)
+            weight = oriented(down_projection(lm.model, layer))
+            with torch.no_grad():
+                weight.copy_((weight.double().cpu() + update).to(weight))
         _, hidden = activations_at_edit(lm, prompts, [], layers[-1], facts)
         assert hidden is not None
         residuals.append(float((values - hidden).norm() / values.norm()))
