@@ -69,9 +69,10 @@ class UniErase(UnlearningMethod):
     answer_cuts: at so many points of its answer, too, a forget question leads to the token, and
         a retained one's keys are kept. Beyond the paper (0), whose edit redirects the first
         token only: the rest of the answer stays as likely as it was.
-    passes: how often target values are sought and the layers changed, each time on the model as
-        it is by then. Beyond the paper (1): the values are sought as if nothing but the edit
-        position changed, but the tokens behind it see the changed layers, too.
+    passes: at most so often target values are sought and the layers changed, after the first time
+        for the facts that do not lead to the target yet, on the model as it is by then. Beyond
+        the paper (1): values are sought as if nothing but the edit position changed, but the
+        tokens behind it see the changed layers, too.
     reuse_token: keep the learned tokens in the cache, for runs that differ in the edit alone; the
         seconds of such a run are without stage 1.
     """
@@ -139,14 +140,34 @@ class UniErase(UnlearningMethod):
         )
         rows, prompts = [*request.forget, *cut_rows], [*prompts, *cut_prompts]
         targets = self._targets(lm, request, rows)
-        report["residuals"] = []
-        for _ in range(self.passes):
+        report["residuals"], moving = [], None
+        for turn in range(self.passes):
             found = find_target_values(
-                lm, rows, prompts, targets, layers[-1], self.values, progress=self.progress
+                lm,
+                rows,
+                prompts,
+                targets,
+                layers[-1],
+                self.values,
+                moving=moving,
+                progress=self.progress,
             )
-            report["p_target_value"] = float(found.probabilities.mean())
+            if turn == 0:
+                report["p_target_value"] = float(found.probabilities.mean())
             report["residuals"] += self._edit(lm, request, prompts, found.values, projectors, state)
-        report.update(self._diagnose(lm, prompts, targets, layers[-1]))
+            log_p, says = _outcome(lm, prompts, targets, layers[-1])
+            report["emits_target"] = float(says.float().mean())
+            report["p_target_edited"] = float(log_p.exp().mean())
+            if bool(says.all()):
+                break
+            moving = ~says
+        if report["emits_target"] < 0.5:
+            log.warning(
+                "the edit did not take: %.0f %% of the facts lead to the target; raise "
+                "method.values.steps, method.values.lr or method.values.clamp, lower method.l2, "
+                "or raise method.nullspace_threshold",
+                100 * report["emits_target"],
+            )
         keys, _ = activations_at_edit(lm, prompts, layers, None, len(rows))
         all_keys = {
             name: torch.cat([state[name], k], dim=1) if name in state else k
@@ -262,27 +283,18 @@ class UniErase(UnlearningMethod):
         most = len(rows) if self.retain_rows is None else min(self.retain_rows, len(rows))
         return [rows[i] for i in sorted(draw.sample(range(len(rows)), most))]
 
-    @staticmethod
-    def _diagnose(
-        lm: LanguageModel,
-        prompts: Sequence[EditPrompt],
-        targets: Sequence[tuple[int, ...]],
-        layer: int,
-    ) -> dict[str, float]:
-        """Whether the edit took, on the bare prompts: P(target), as ``find_target_values`` has
-        it, and the share of facts after which the target's first token is the likeliest."""
-        bare = [next(p for p in prompts if p.fact == fact) for fact in range(len(targets))]
-        with torch.no_grad():
-            log_p, likeliest = TargetPass(lm, bare, targets, layer).outcome()
-        emitted = float(likeliest.float().mean())
-        if emitted < 0.5:
-            log.warning(
-                "the edit did not take: %.0f %% of the facts lead to the target; raise "
-                "method.values.steps, method.values.lr or method.values.clamp, lower method.l2, "
-                "or raise method.nullspace_threshold",
-                100 * emitted,
-            )
-        return {"p_target_edited": float(log_p.exp().mean()), "emits_target": emitted}
+
+def _outcome(
+    lm: LanguageModel,
+    prompts: Sequence[EditPrompt],
+    targets: Sequence[tuple[int, ...]],
+    layer: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Whether the edit took, on the bare prompts: of each fact the target's log-probability, as
+    ``find_target_values`` has it, and whether the target's first token is the likeliest."""
+    bare = [next(p for p in prompts if p.fact == fact) for fact in range(len(targets))]
+    with torch.no_grad():
+        return TargetPass(lm, bare, targets, layer).outcome()
 
 
 def _state_name(layer: int) -> str:

@@ -162,6 +162,7 @@ def find_target_values(
     layer: int,
     settings: ValueSettings,
     facts_per_batch: int = FACTS_PER_BATCH,
+    moving: torch.Tensor | None = None,
     progress: bool = False,
 ) -> TargetValues:
     """Find z for every fact: delta minimises
@@ -178,15 +179,19 @@ def find_target_values(
     targets: the token ids each fact shall emit: [UNL], or a sentence; log P is then the mean
         over its tokens.
     layer: the layer whose output is moved.
+    moving: (n,) booleans; of the other facts z is h, as it is. None: all move.
     """
     pieces = []
+    free = torch.ones(len(rows), dtype=torch.bool) if moving is None else moving
     with _evaluating(lm.model), frozen(lm.model):
         starts = range(0, len(rows), facts_per_batch)
         for start in tqdm(starts, desc="target values", disable=not progress, leave=False):
             stop = min(start + facts_per_batch, len(rows))
             own = [replace(p, fact=p.fact - start) for p in prompts if start <= p.fact < stop]
             subjects = subject_prompts(lm, rows[start:stop]) if settings.kl else []
-            pieces.append(_optimise(lm, own, subjects, targets[start:stop], layer, settings))
+            pieces.append(
+                _optimise(lm, own, subjects, targets[start:stop], layer, settings, free[start:stop])
+            )
     return TargetValues(
         values=torch.cat([piece.values for piece in pieces], dim=1),
         probabilities=torch.cat([piece.probabilities for piece in pieces]),
@@ -283,6 +288,7 @@ def _optimise(
     targets: Sequence[Sequence[int]],
     layer: int,
     settings: ValueSettings,
+    moving: torch.Tensor,
 ) -> TargetValues:
     n = len(targets)
     whole = objective = _Objective(lm, range(n), prompts, subjects, targets, layer)
@@ -290,8 +296,14 @@ def _optimise(
     norm = hidden.norm(dim=-1, keepdim=True)
     delta = torch.zeros_like(hidden, requires_grad=True)
     optimiser = torch.optim.Adam([delta], lr=settings.lr)
-    moving = torch.ones(n, dtype=torch.bool, device=hidden.device)
+    moving = moving.to(hidden.device, copy=True)
     for _ in range(settings.steps):
+        # Those that move no more are run no more, once they are half: preparing others is a pass.
+        if 2 * int(moving.sum()) <= len(objective.facts):
+            left = moving.nonzero().squeeze(-1).tolist()
+            if not left:
+                break
+            objective = _Objective(lm, left, prompts, subjects, targets, layer)
         loss = objective.losses(delta[objective.facts], settings)
         moving[objective.facts] &= loss.detach() >= settings.stop_loss
         if not bool(moving.any()):
@@ -306,10 +318,6 @@ def _optimise(
             length = delta.norm(dim=-1, keepdim=True)
             delta.mul_((settings.clamp * norm / length.clamp(min=1e-12)).clamp(max=1.0))
             delta[~moving] = before[~moving]
-        # Those that have stopped are run no more, once they are half: preparing others is a pass.
-        if 2 * int(moving.sum()) <= len(objective.facts):
-            left = moving.nonzero().squeeze(-1).tolist()
-            objective = _Objective(lm, left, prompts, subjects, targets, layer)
     with torch.no_grad():
         log_p = whole.target_pass.log_probabilities(delta)[whole.bare]
         return TargetValues((hidden + delta).T.cpu(), log_p.exp().cpu())
