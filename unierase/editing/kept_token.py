@@ -7,10 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 from unierase.editing.covariance import fingerprint
-from unierase.editing.token import TokenSettings, add_unlearning_tokens, learn_unlearning_tokens
+from unierase.editing.token import (
+    TokenSettings,
+    add_unlearning_tokens,
+    learn_unlearning_tokens,
+    put_token_rows,
+)
 from unierase.files import build_folder, content_key, read_json, write_json
 
 if TYPE_CHECKING:
@@ -67,11 +70,5 @@ def _write(lm: LanguageModel, losses: dict[str, float], path: Path) -> None:
 def _put(lm: LanguageModel, count: int, folder: Path) -> None:
     from safetensors.torch import load_file
 
-    tokens = list(add_unlearning_tokens(lm, count))
     rows = load_file(str(folder / _ROWS))
-    with torch.no_grad():
-        for name, matrix in (
-            ("embedding", lm.model.get_input_embeddings()),
-            ("output", lm.model.get_output_embeddings()),
-        ):
-            matrix.weight[tokens] = rows[name].to(matrix.weight)
+    put_token_rows(lm, add_unlearning_tokens(lm, count), rows["embedding"], rows["output"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,11 +10,9 @@ import torch
 from unierase.editing.prompts import EditPrompt
 from unierase.models.layers import activations, down_projection, oriented
 from unierase.scoring.batching import batches_by_length, left_pad
-from unierase.scoring.prefix import beginnings
+from unierase.scoring.prefix import batches_by_beginning
 
 if TYPE_CHECKING:
-    from transformers import DynamicCache
-
     from unierase.models.language_model import LanguageModel
 
 
@@ -49,7 +47,12 @@ def activations_at_edit(
     bare: dict[int, int] = {}
     for i, (fact, _, _) in enumerate(reads):
         bare.setdefault(fact, i)
-    for batch, inputs, cache in _batches(lm, [ids for _, ids, _ in reads], batch_tokens):
+    tokens = [ids for _, ids, _ in reads]
+    for shared, before, batch in batches_by_beginning(lm, tokens, batch_tokens):
+        inputs = left_pad([tokens[i][shared:] for i in batch], lm.pad_id, lm.device)
+        cache = None
+        if before is not None:
+            inputs, cache = before.followed_by(inputs)
         found, hidden = activations(lm.model, inputs, key_layers, value_layer, cache)
         at_edit = [states[:, -1].float().cpu() for states in found]
         after = hidden[:, -1].float().cpu() if hidden is not None else None
@@ -60,21 +63,6 @@ def activations_at_edit(
             if values is not None and after is not None and bare[fact] == i:
                 values[:, fact] = after[n]
     return keys, values
-
-
-def _batches(
-    lm: LanguageModel, rows: Sequence[tuple[int, ...]], batch_tokens: int
-) -> Iterator[tuple[list[int], dict[str, torch.Tensor], DynamicCache | None]]:
-    """Batches of rows, by index, and what the model reads of each: what many rows begin with, as
-    a system message, is read once."""
-    for shared, after, members in beginnings(lm, rows):
-        for places in batches_by_length([len(rows[i]) for i in members], batch_tokens):
-            batch = [members[place] for place in places]
-            inputs = left_pad([rows[i][shared:] for i in batch], lm.pad_id, lm.device)
-            if after is None:
-                yield batch, inputs, None
-            else:
-                yield batch, *after.followed_by(inputs)
 
 
 def _key_size(lm: LanguageModel, layer: int) -> int:

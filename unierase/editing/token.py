@@ -85,10 +85,19 @@ def add_unlearning_tokens(lm: LanguageModel, count: int) -> tuple[int, ...]:
     if len(lm.tokenizer) > embeddings.shape[0]:
         lm.model.resize_token_embeddings(len(lm.tokenizer), mean_resizing=False)
     ids = lm.unlearning_tokens
-    with torch.no_grad():
-        for matrix in (lm.model.get_input_embeddings(), lm.model.get_output_embeddings()):
-            matrix.weight[list(ids)] = mean.to(matrix.weight)
+    put_token_rows(lm, ids, mean, mean)
     return ids
+
+
+@torch.no_grad()
+def put_token_rows(
+    lm: LanguageModel, tokens: Sequence[int], embedding: torch.Tensor, output: torch.Tensor
+) -> None:
+    """Write the rows of ``tokens``, (tokens, d_h) or one for all, into the model: ``embedding``
+    into the input matrix, ``output`` into the output matrix. Tied models have one for both."""
+    matrices = lm.model.get_input_embeddings(), lm.model.get_output_embeddings()
+    for matrix, rows in zip(matrices, (embedding, output), strict=True):
+        matrix.weight[list(tokens)] = rows.detach().to(matrix.weight)
 
 
 def token_of_fact(tokens: Sequence[int], fact: int, facts: int) -> int:
@@ -253,12 +262,7 @@ class TokenTrainer:
 
     def write(self) -> None:
         """Put the trained rows into the model."""
-        with torch.no_grad():
-            matrix = self.lm.model.get_input_embeddings().weight
-            matrix[self.tokens] = self.embedding.detach().to(matrix)
-            if not self.tied:
-                matrix = self.lm.model.get_output_embeddings().weight
-                matrix[self.tokens] = self.output.detach().to(matrix)
+        put_token_rows(self.lm, self.tokens.tolist(), self.embedding, self.output)
 
 
 def learn_unlearning_tokens(

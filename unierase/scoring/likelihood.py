@@ -13,7 +13,7 @@ import torch
 from tqdm.auto import tqdm
 
 from unierase.scoring.batching import batches_by_length, left_pad
-from unierase.scoring.prefix import PrefixStates, beginnings
+from unierase.scoring.prefix import PrefixStates, batches_by_beginning
 from unierase.scoring.trees import AnswerTree, TreeInputs, may_branch
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def score_answers(
             results[i] = reply_scores(answers[i], reply, len(lm.tokenizer))
     left = sum(scores is None for scores in results)
     with tqdm(total=left, desc=progress, disable=progress is None, leave=False) as bar:
-        for places, shared, after in _groups(lm, [readings[q] for q in asked], batch_tokens):
+        for shared, after, places in _groups(lm, [readings[q] for q in asked], batch_tokens):
             batch = [asked[place] for place in places]
             prefixes = PrefixStates.of(
                 lm,
@@ -127,22 +127,16 @@ def score_answers(
 
 def _groups(
     lm: LanguageModel, readings: Sequence[Reading], batch_tokens: int
-) -> Iterator[tuple[list[int], int, PrefixStates | None]]:
-    """Batches of ``readings``, by index, with what their prompts begin with: so many tokens, such
+) -> Iterator[tuple[int, PrefixStates | None, list[int]]]:
+    """Batches of ``readings``, by index, behind what their prompts begin with: so many tokens, such
     as the examples before a question, are run once, and their states gone on from."""
     own = [i for i, reading in enumerate(readings) if reading.embeddings is not None]
+    for places in batches_by_length([len(readings[i].ids) for i in own], batch_tokens):
+        yield 0, None, [own[place] for place in places]
     plain = [i for i, reading in enumerate(readings) if reading.embeddings is None]
-
-    def batches(members: Sequence[int]) -> Iterator[list[int]]:
-        lengths = [len(readings[i].ids) for i in members]
-        for places in batches_by_length(lengths, batch_tokens):
-            yield [members[place] for place in places]
-
-    for batch in batches(own):
-        yield batch, 0, None
-    for shared, after, places in beginnings(lm, [readings[i].ids for i in plain]):
-        for batch in batches([plain[place] for place in places]):
-            yield batch, shared, after
+    prompts = [readings[i].ids for i in plain]
+    for shared, after, places in batches_by_beginning(lm, prompts, batch_tokens):
+        yield shared, after, [plain[place] for place in places]
 
 
 @torch.inference_mode()

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional
 from transformers import DynamicCache
 
-from unierase.scoring.batching import embedded, left_pad
+from unierase.scoring.batching import batches_by_length, embedded, left_pad
 
 if TYPE_CHECKING:
     from unierase.models.language_model import LanguageModel
@@ -66,9 +66,8 @@ class PrefixStates:
         for shared, after, members in beginnings(lm, prefixes):
             parts.append(cls.of(lm, [prefixes[i][shared:] for i in members], after=after))
             order += members
-        if order == sorted(order):
-            return cls.joined(parts) if len(parts) > 1 else parts[0]
-        return cls.joined(parts).rows([order.index(i) for i in range(len(prefixes))])
+        states = parts[0] if len(parts) == 1 else cls.joined(parts)
+        return states.rows(sorted(range(len(order)), key=order.__getitem__))
 
     @classmethod
     def joined(cls, parts: Sequence[PrefixStates]) -> PrefixStates:
@@ -162,6 +161,15 @@ def beginnings(
     for shared, members in sharing(rows):
         after = PrefixStates.of(lm, [rows[members[0]][:shared]]) if shared else None
         yield shared, after, members
+
+
+def batches_by_beginning(
+    lm: LanguageModel, rows: Sequence[Sequence[int]], batch_tokens: int
+) -> Iterator[tuple[int, PrefixStates | None, list[int]]]:
+    """The groups of ``beginnings`` in batches."""
+    for shared, after, members in beginnings(lm, rows):
+        for places in batches_by_length([len(rows[i]) for i in members], batch_tokens):
+            yield shared, after, [members[place] for place in places]
 
 
 def _alike(one: Sequence[int], other: Sequence[int]) -> int:
