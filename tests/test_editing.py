@@ -631,6 +631,8 @@ def test_a_missing_corpus_is_named() -> None:
 def test_bad_settings() -> None:
     with pytest.raises(UserError, match=r"fact_token=first.*subject_last"):
         _unierase(fact_token="first")
+    with pytest.raises(UserError, match=r"method.passes=0.*at least 1"):
+        _unierase(passes=0)
 
 
 def test_layer_out_of_range(lm: LanguageModel, rows: list[Row]) -> None:

@@ -31,7 +31,7 @@ from unierase.editing.token import (
     token_of_fact,
 )
 from unierase.editing.values import TargetPass, ValueSettings, find_target_values
-from unierase.errors import invalid_choice
+from unierase.errors import UserError, invalid_choice
 from unierase.models.layers import checked_layers, down_projection, oriented
 from unierase.refusals import refusal_to
 from unierase.request import State, Unlearned, UnlearningMethod, UnlearningRequest, Workbench
@@ -104,6 +104,8 @@ class UniErase(UnlearningMethod):
             raise invalid_choice("method.fact_token", self.fact_token, POSITIONS)
         if self.target not in TARGETS:
             raise invalid_choice("method.target", self.target, TARGETS)
+        if self.passes < 1:
+            raise UserError(f"method.passes={self.passes}: must be at least 1")
 
     def check(self, model: PreTrainedModel) -> None:
         for layer in checked_layers(model, self.layers):
