@@ -562,6 +562,45 @@ def test_retained_keys_and_passes(lm: LanguageModel, rows: list[Row]) -> None:
     assert len(reports[100.0, 6]["residuals"]) == 2 * 3
 
 
+def test_earlier_facts_are_visited_again(lm: LanguageModel, rows: list[Row]) -> None:
+    """A second round whose edit undoes the first one's leaves it undone, unless it looks back."""
+    refusals, method = REFUSALS, _unierase(earlier_weight=100.0)
+    first = UnlearningRequest(tuple(rows[:2]), tuple(rows[2:]), refusals, 1, 0)
+    second = UnlearningRequest(
+        tuple(rows[2:3]), tuple(rows[3:]), refusals, 2, 0, (tuple(rows[:2]),)
+    )
+    unlearned = method.unlearn(lm, first, {}, BENCH)
+    edited, state = unlearned.lm, unlearned.state
+    before = copy.deepcopy(edited)
+    with torch.no_grad():  # as if the tokens behind the edit position had been moved
+        for layer in (0, 1):
+            weight = before.model.model.layers[layer].mlp.down_proj.weight
+            weight.mul_(torch.linspace(-1, 1, len(weight))[:, None])
+    kept = fact_prompts(lm, rows[:2], "prompt_last")
+    targets = [tuple(edited.unlearning_tokens)] * 2
+
+    def says(model: LanguageModel) -> list[bool]:
+        with torch.no_grad():
+            return TargetPass(model, kept, targets, 1).outcome()[1].tolist()
+
+    assert says(edited) == [True, True] and not any(says(before))
+    again = _unierase(revisit=True)
+    out = again.unlearn(copy.deepcopy(before), second, {}, BENCH)
+    assert out.report["earlier_lost"] == 2 and out.report["emits_target"] == 1.0
+    assert says(out.lm) == [True, True]
+    assert not any(says(method.unlearn(copy.deepcopy(before), second, state, BENCH).lm))
+    # Facts that still lead to the target keep their states, as with their keys.
+    assert out.state == {}
+    held = again.unlearn(copy.deepcopy(edited), second, {}, BENCH)
+    assert held.report["earlier_lost"] == 0
+    free = _unierase().unlearn(copy.deepcopy(edited), second, {}, BENCH)
+    was, stayed, left = (
+        activations_at_edit(model, kept, [], 1, 2)[1] for model in (edited, held.lm, free.lm)
+    )
+    assert was is not None and stayed is not None and left is not None
+    assert float((stayed - was).norm()) < 0.5 * float((left - was).norm())
+
+
 def test_retain_rows_are_drawn_by_the_seed(rows: list[Row]) -> None:
     request = UnlearningRequest(tuple(rows[:1]), tuple(rows[1:]), REFUSALS, 1, 0)
     assert _unierase()._retained(request) == ()

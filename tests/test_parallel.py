@@ -88,7 +88,7 @@ def test_a_worker_that_fails_fails_the_run(
 def test_what_workers_made_is_taken_after_a_kill(
     lm: LanguageModel, rows: list[Row], bench: Workbench, monkeypatch: Any
 ) -> None:
-    request = UnlearningRequest(tuple(rows), tuple(rows), REFUSALS, 2, 3)
+    request = UnlearningRequest(tuple(rows), tuple(rows), REFUSALS, 2, 3, (tuple(rows[:1]),))
     job = Job(bench.work_dir)
     job.give(lm, request, {"keys": torch.ones(2)}, {"device": "cpu"})
     assert job.request() == request

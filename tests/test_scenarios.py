@@ -45,6 +45,9 @@ def test_sequential() -> None:
     assert [step.request.round for step in steps] == list(range(1, 10))
     assert "earlier" not in steps[0].sets
     assert ids(steps[2].sets["earlier"]) == [f"r{i}" for i in (36, 37, 38, 39, 32, 33, 34, 35)]
+    # Every request knows the earlier ones, task by task.
+    assert steps[0].request.earlier == ()
+    assert steps[2].request.earlier == tuple(step.request.forget for step in steps[:2])
     # Nothing forgotten so far is asked to be retained, or scored as retained.
     for number, step in enumerate(steps, start=1):
         assert len(step.request.retain) == 40 - 4 * number
@@ -54,6 +57,18 @@ def test_sequential() -> None:
 
 def test_sequential_defaults_leave_rows_to_retain() -> None:
     assert len(Sequential().steps(data(), 0)) == 9
+
+
+def test_tasks_of_another_size() -> None:
+    steps = Sequential(rounds=3, task_rows=2).steps(data(), 0)
+    assert [ids(step.request.forget) for step in steps] == [
+        ["r38", "r39"], ["r36", "r37"], ["r34", "r35"]
+    ]  # fmt: skip
+    for size in (0, 40):
+        with pytest.raises(UserError, match=rf"scenario.task_rows={size}: data=ten has 1 to 39"):
+            Sequential(task_rows=size).steps(data(), 0)
+    with pytest.raises(UserError, match=r"scenario.task_rows=2: .*assignment=official"):
+        Sequential(task_rows=2, assignment="published").steps(data(published=True), 0)
 
 
 def test_published_assignment() -> None:

@@ -26,6 +26,7 @@ class UnlearningRequest:
 
     ``round`` counts from 1. ``seed`` is the only source of randomness a method may use.
     ``refusals`` are the sentences to choose from where a method needs a refusal.
+    ``earlier`` are the rows of every earlier round, which are to stay forgotten.
     """
 
     forget: tuple[Row, ...]
@@ -33,6 +34,7 @@ class UnlearningRequest:
     refusals: tuple[str, ...]
     round: int
     seed: int
+    earlier: tuple[tuple[Row, ...], ...] = ()
 
 
 class RetrainsModels(Protocol):

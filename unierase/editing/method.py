@@ -73,6 +73,9 @@ class UniErase(UnlearningMethod):
         for the facts that do not lead to the target yet, on the model as it is by then. Beyond
         the paper (1): values are sought as if nothing but the edit position changed, but the
         tokens behind it see the changed layers, too.
+    revisit: in a sequence, earlier rounds' facts take part in every edit: those that no longer lead
+        to the target are led there anew, the states of the others are to stay. Beyond the paper
+        (false), which holds on to their keys as they were right after their own round.
     reuse_token: keep the learned tokens in the cache, for runs that differ in the edit alone; the
         seconds of such a run are without stage 1.
     """
@@ -96,6 +99,7 @@ class UniErase(UnlearningMethod):
     retain_rows: int | None = None
     answer_cuts: int = 0
     passes: int = 1
+    revisit: bool = False
     reuse_token: bool = False
     progress: bool = True
 
@@ -134,15 +138,16 @@ class UniErase(UnlearningMethod):
         report["nullspace_dimensions"] = [projector.dimensions for projector in projectors]
         if self.target == "unl" and not lm.unlearning_tokens:
             report["token_loss"] = self._learn_tokens(lm, request, layers, bench)
-        prefixes = generated_prefixes(lm, self.context_prefixes, self.context_tokens)
-        prompts = fact_prompts(lm, request.forget, self.fact_token, prefixes, self.opening)
+        rows, prompts, targets = self._facts(lm, request)
         report["fall_backs"] = fall_backs(lm, request.forget, self.fact_token)
-        cut_rows, cut_prompts = answer_prompts(
-            lm, request.forget, self.answer_cuts, len(request.forget)
-        )
-        rows, prompts = [*request.forget, *cut_rows], [*prompts, *cut_prompts]
-        targets = self._targets(lm, request, rows)
-        report["residuals"], moving = [], None
+        asked = {row.id for row in request.forget}
+        new = torch.tensor([row.id in asked for row in rows])
+        moving = new
+        if self.revisit and request.earlier:
+            _, says = _outcome(lm, prompts, targets, layers[-1])
+            report["earlier_lost"] = int((~says & ~new).sum())
+            moving = new | ~says
+        report["residuals"] = []
         for turn in range(self.passes):
             found = find_target_values(
                 lm,
@@ -155,11 +160,11 @@ class UniErase(UnlearningMethod):
                 progress=self.progress,
             )
             if turn == 0:
-                report["p_target_value"] = float(found.probabilities.mean())
+                report["p_target_value"] = float(found.probabilities[new].mean())
             report["residuals"] += self._edit(lm, request, prompts, found.values, projectors, state)
             log_p, says = _outcome(lm, prompts, targets, layers[-1])
-            report["emits_target"] = float(says.float().mean())
-            report["p_target_edited"] = float(log_p.exp().mean())
+            report["emits_target"] = float(says[new].float().mean())
+            report["p_target_edited"] = float(log_p[new].exp().mean())
             if bool(says.all()):
                 break
             moving = ~says
@@ -170,6 +175,8 @@ class UniErase(UnlearningMethod):
                 "or raise method.nullspace_threshold",
                 100 * report["emits_target"],
             )
+        if self.revisit:  # earlier rounds' facts are edited themselves: their keys are not needed
+            return Unlearned(lm, first, report)
         keys, _ = activations_at_edit(lm, prompts, layers, None, len(rows))
         all_keys = {
             name: torch.cat([state[name], k], dim=1) if name in state else k
@@ -197,15 +204,25 @@ class UniErase(UnlearningMethod):
             return {}
         return {_FIRST: state[_FIRST] if _FIRST in state else fingerprint(lm.model)}
 
-    def _targets(
-        self, lm: LanguageModel, request: UnlearningRequest, rows: Sequence[Row]
-    ) -> list[tuple[int, ...]]:
-        """Of each fact, by its row: the tokens the edited model shall say."""
-        if self.target == "unl":
-            tokens, facts = lm.unlearning_tokens, len(request.forget)
-            own = {row.id: token_of_fact(tokens, i, facts) for i, row in enumerate(request.forget)}
-            return [(own[row.id],) for row in rows]
-        return [lm.encode_answer(refusal_to(row, request.refusals, request.seed)) for row in rows]
+    def _facts(
+        self, lm: LanguageModel, request: UnlearningRequest
+    ) -> tuple[list[Row], list[EditPrompt], list[tuple[int, ...]]]:
+        """The row of every fact, the prompts of all, and the tokens each shall lead to."""
+        prefixes = generated_prefixes(lm, self.context_prefixes, self.context_tokens)
+        asked = [*request.earlier, request.forget] if self.revisit else [request.forget]
+        rows = [row for task in asked for row in task]
+        prompts = fact_prompts(lm, rows, self.fact_token, prefixes, self.opening)
+        cut_rows, cut_prompts = answer_prompts(lm, rows, self.answer_cuts, len(rows))
+        rows, prompts = [*rows, *cut_rows], [*prompts, *cut_prompts]
+        if self.target == "refusal":
+            said = (refusal_to(row, request.refusals, request.seed) for row in rows)
+            return rows, prompts, [lm.encode_answer(refusal) for refusal in said]
+        own = {
+            row.id: token_of_fact(lm.unlearning_tokens, i, len(task))
+            for task in asked
+            for i, row in enumerate(task)
+        }
+        return rows, prompts, [(own[row.id],) for row in rows]
 
     def _projectors(
         self,

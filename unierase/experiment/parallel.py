@@ -180,7 +180,8 @@ class Job:
         """The request as it was given."""
         values = read_json(self.given / "request.json")
         for name in ("forget", "retain"):
-            values[name] = tuple(_row(row) for row in values[name])
+            values[name] = tuple(map(_row, values[name]))
+        values["earlier"] = tuple(tuple(map(_row, rows)) for rows in values["earlier"])
         return UnlearningRequest(**{**values, "refusals": tuple(values["refusals"])})
 
     def finish(self, unlearned: Unlearned) -> None:

@@ -341,6 +341,8 @@ def run_experiment(
         record.notes.append(f"the {part} half of each set")
     if dtype := experiment.evaluation.settings().get("dtype"):
         record.notes.append(f"scored in {dtype}")
+    if rows := cfg.scenario.get("task_rows"):
+        record.notes.append(f"tasks of {rows} rows")
     record.notes += experiment.abilities.tasks.notes()
     print_plan(experiment.plan())
     experiment.run(record, clock, tracked)

@@ -84,18 +84,30 @@ class Sequential:
         cuts tasks from the end of the rows backwards, so that task 1 is the official forget set;
         "published" takes the benchmark's published tasks.
     rounds: number of tasks; None: as many as published, as far as rows are left to retain.
+    task_rows: rows of a task that is cut off the end; None: as many as the split has.
     """
 
     name: str = "sequential"
     rounds: int | None = None
     assignment: str = "official"
+    task_rows: int | None = None
 
     def tasks(self, data: BenchmarkData) -> list[tuple[Row, ...]]:
         """The rows of every task, in order."""
+        cut = self.assignment == "official" and data.targets is None
+        if self.task_rows is not None and not cut:
+            raise UserError(
+                f"scenario.task_rows={self.task_rows}: these tasks are given; only "
+                "scenario.assignment=official on rows that are not about persons cuts them"
+            )
         if self.assignment == "official" and data.targets is not None:
             tasks = list(data.targets)
         elif self.assignment == "official":
-            size = data.forget_size
+            size = data.forget_size if self.task_rows is None else self.task_rows
+            if not 1 <= size < len(data.full):
+                raise UserError(
+                    f"scenario.task_rows={size}: data={data.name} has 1 to {len(data.full) - 1}"
+                )
             possible = len(data.full) // size - 1
             ends = [len(data.full) - i * size for i in range(possible)]
             tasks = [data.full[end - size : end] for end in ends]
@@ -119,10 +131,12 @@ class Sequential:
 
     def steps(self, data: BenchmarkData, seed: int) -> tuple[Step, ...]:
         steps: list[Step] = []
-        earlier: tuple[Row, ...] = ()
-        for number, task in enumerate(self.tasks(data), start=1):
+        tasks = self.tasks(data)
+        for number, task in enumerate(tasks, start=1):
+            before = tuple(tasks[: number - 1])
+            earlier = tuple(row for rows in before for row in rows)
             retain = _without(data.full, (*earlier, *task))
-            request = UnlearningRequest(task, retain, data.refusals, number, seed)
+            request = UnlearningRequest(task, retain, data.refusals, number, seed, before)
             sets = _forgotten(data, task)
             if earlier:
                 sets |= {
@@ -133,7 +147,6 @@ class Sequential:
             sets |= _retained(data, retain)
             step = Step(f"task {number}", request, number == 1, {**sets, **data.utility_sets})
             steps.append(step)
-            earlier = (*earlier, *task)
         return tuple(steps)
 
 
