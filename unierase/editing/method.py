@@ -116,7 +116,8 @@ class UniErase(UnlearningMethod):
             down_projection(model, layer)
 
     def cost(self, model: PreTrainedModel, request: UnlearningRequest) -> str:
-        work = Workload(len(request.forget), len(request.retain))
+        earlier = sum(map(len, request.earlier))
+        work = Workload(len(request.forget), len(request.retain), earlier)
         phases = edit_cost(model, self, work)
         operations = sum(phase.operations for phase in phases) / 1e12
         peak = max(phase.device_bytes for phase in phases) / 1e9
