@@ -242,7 +242,10 @@ def test_a_killed_run_goes_on_and_ends_the_same(tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     whole.mkdir()
     broken.mkdir()
-    arguments = (*SMALL, "data.authors=8", "scenario=sequential", "evaluation.limit=4")
+    arguments = (
+        *(*SMALL, "data.authors=8", "evaluation.limit=4", "method.revisit=true"),
+        *("scenario=sequential", "scenario.rounds=3", "scenario.task_rows=20"),
+    )
     run(whole, *arguments)
     command = [sys.executable, str(ROOT / "run.py"), f"paths.runs={broken}/runs", *arguments]
     environment = {**os.environ, "UNIERASE_CACHE": str(broken / "cache")}
@@ -256,7 +259,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(tmp_path: Path) -> None:
     assert json.loads(result.read_text())["status"] == "running"
     run(broken, *arguments)
     one, two = records(whole)["unierase sequential"], records(broken)["unierase sequential"]
-    assert len(one.rounds) == 3
+    assert len(one.rounds) == 3 and "tasks of 20 rows" in one.notes
     assert one.comparable() == two.comparable()
     assert not list(broken.rglob("carried/*"))
 
