@@ -102,7 +102,7 @@ class Sequential:
             )
         if self.assignment == "official" and data.targets is not None:
             tasks = list(data.targets)
-        elif self.assignment == "official":
+        elif cut:
             size = data.forget_size if self.task_rows is None else self.task_rows
             if not 1 <= size < len(data.full):
                 raise UserError(
