@@ -38,6 +38,7 @@ def test_operations_are_those_of_a_real_edit(
         fact_token=position,
         context_prefixes=0,
         retain_weight=1.0,
+        refine_epochs=2,
         progress=False,
     )
     request = UnlearningRequest(tuple(rows[:4]), tuple(rows[4:]), REFUSALS, 1, 0)

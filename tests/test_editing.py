@@ -30,6 +30,7 @@ from unierase.editing.token import (
     TokenTrainer,
     add_unlearning_tokens,
     learn_unlearning_tokens,
+    refine_unlearning_tokens,
     token_of_fact,
     token_sequences,
 )
@@ -472,6 +473,27 @@ def test_a_kept_token_is_the_learned_one(
             assert torch.equal(tensor, model.model.state_dict()[name]), name
     with pytest.raises(AssertionError, match="learned again"):
         kept(anew, 1)
+
+
+def test_refining_goes_on_from_the_learned_token(lm: LanguageModel, rows: list[Row]) -> None:
+    questions = [row.question for row in rows]
+    settings = TokenSettings(raw_lr=0.05, chat_lr=0.05, batch_size=4, robust_phase=False)
+    learn_unlearning_tokens(lm, questions, REFUSALS, [0], settings, 0)
+    with torch.no_grad():  # an edit, and a large one
+        weight = down_projection(lm.model, 0).weight
+        weight.add_(0.5 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)))
+    before = {k: v.clone() for k, v in lm.model.state_dict().items()}
+
+    def refined(epochs: int) -> float:
+        tasks = [questions[:1], questions[1:]]
+        return refine_unlearning_tokens(lm, tasks, REFUSALS, settings, epochs, 0.05, 0)
+
+    first = refined(1)
+    assert refined(20) < first
+    (token,) = lm.unlearning_tokens
+    for name, tensor in lm.model.state_dict().items():
+        other = [i for i in range(len(tensor)) if i != token or tensor.dim() == 1]
+        assert torch.equal(tensor[other], before[name][other]), name
 
 
 def _unierase(**changes: object) -> UniErase:

@@ -155,6 +155,8 @@ def _token(shape: ModelShape, method: UniErase, layers: Sequence[int], work: Wor
     raw = trained(work.raw_tokens, quiet + noisy) + read(work.raw_tokens, 1 + noisy)
     chat_epochs = settings.chat_epochs + noisy
     chat = trained(work.prompt_tokens, chat_epochs) + read(work.prompt_tokens, 1 + noisy)
+    if method.refine_epochs:
+        chat += trained(work.prompt_tokens, method.refine_epochs) + read(work.prompt_tokens, 1)
     step = settings.batch_size * work.refusal_tokens
     kept = sequences * (work.raw_tokens + work.prompt_tokens) * shape.layers * shape.cached
     return Phase(

@@ -28,6 +28,7 @@ from unierase.editing.prompts import (
 from unierase.editing.token import (
     TokenSettings,
     learn_unlearning_tokens,
+    refine_unlearning_tokens,
     token_of_fact,
 )
 from unierase.editing.values import TargetPass, ValueSettings, find_target_values
@@ -73,6 +74,9 @@ class UniErase(UnlearningMethod):
         for the facts that do not lead to the target yet, on the model as it is by then. Beyond
         the paper (1): values are sought as if nothing but the edit position changed, but the
         tokens behind it see the changed layers, too.
+    refine_epochs, refine_lr: so long the tokens are trained on after the layers were changed, on
+        the questions asked so far. Beyond the paper (0): what follows a token passes layers it
+        was not learned on, and becomes a weak refusal where the values had to move far.
     revisit: in a sequence, earlier rounds' facts take part in every edit: those that no longer lead
         to the target are led there anew, the states of the others are to stay. Beyond the paper
         (false), which holds on to their keys as they were right after their own round.
@@ -99,6 +103,8 @@ class UniErase(UnlearningMethod):
     retain_rows: int | None = None
     answer_cuts: int = 0
     passes: int = 1
+    refine_epochs: int = 0
+    refine_lr: float = 1e-3
     revisit: bool = False
     reuse_token: bool = False
     progress: bool = True
@@ -163,6 +169,8 @@ class UniErase(UnlearningMethod):
             if turn == 0:
                 report["p_target_value"] = float(found.probabilities[new].mean())
             report["residuals"] += self._edit(lm, request, prompts, found.values, projectors, state)
+            if turn == 0 and self.refine_epochs and self.target == "unl":
+                report["refined_token_loss"] = self._refine_tokens(lm, request)
             log_p, says = _outcome(lm, prompts, targets, layers[-1])
             report["emits_target"] = float(says[new].float().mean())
             report["p_target_edited"] = float(log_p[new].exp().mean())
@@ -197,6 +205,18 @@ class UniErase(UnlearningMethod):
         if self.reuse_token:
             return kept_unlearning_tokens(*asked, bench.cache_dir / "tokens", self.progress)
         return learn_unlearning_tokens(*asked, self.progress)
+
+    def _refine_tokens(self, lm: LanguageModel, request: UnlearningRequest) -> float:
+        return refine_unlearning_tokens(
+            lm,
+            [[row.question for row in task] for task in (*request.earlier, request.forget)],
+            request.refusals,
+            self.token,
+            self.refine_epochs,
+            self.refine_lr,
+            request.seed,
+            self.progress,
+        )
 
     def _first_model(self, lm: LanguageModel, state: State) -> dict[str, torch.Tensor]:
         """What later rounds find the covariances of the first round's model by: AlphaEdit

@@ -312,3 +312,36 @@ def learn_unlearning_tokens(
                 )
     trainer.write()
     return losses
+
+
+def refine_unlearning_tokens(
+    lm: LanguageModel,
+    tasks: Sequence[Sequence[str]],
+    refusals: Sequence[str],
+    settings: TokenSettings,
+    epochs: int,
+    lr: float,
+    seed: int,
+    progress: bool = False,
+) -> float:
+    """Train the tokens a model has on, as a chat, on the weights as they are; the last loss.
+
+    An edit moves the states that follow the token, too: what it was learned on is not the model
+    it is to work in. tasks: the questions of each request, which dealt them to the tokens.
+    """
+    tokens = lm.unlearning_tokens
+    size, least = settings.max_length, settings.min_sequences
+    sequences = [
+        sequence
+        for questions in tasks
+        for sequence in token_sequences(
+            lm, questions, refusals, tokens, True, seed, size, math.ceil(least / len(tasks))
+        )
+    ]
+    trainer = TokenTrainer(lm, tokens, settings)
+    steps = epochs * math.ceil(len(sequences) / settings.batch_size)
+    bar = tqdm(total=steps, desc="unlearning token", disable=not progress, leave=False)
+    with bar, frozen(lm.model):
+        loss = trainer.train(sequences, epochs, lr, seed, bar)
+    trainer.write()
+    return loss
