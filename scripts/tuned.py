@@ -78,16 +78,22 @@ def as_config(where: str, trial: Trial, count: int) -> str:
         f"# python run.py model={record.model} data={record.data} +tuned={where}/{record.method}",
         f"# Tuned on {record.data}/{record.split}, {record.scenario}, seed {record.seed}:",
         *(f"# {note}" for note in record.notes),
-        f"# Best of {count} trials; Balance {trial.balance:.4f}, FE {after['FE']:.4f}, MU "
+        f"# {_best_of(count)}; Balance {trial.balance:.4f}, FE {after['FE']:.4f}, MU "
         f"{after['MU']:.4f}; commit {commit}.",
         "defaults:",
         f"  - override /method: {record.method}",
         "",
     ]
+    if not trial.settings:  # nothing to tune: the method as it is
+        return "\n".join(head).rstrip() + "\n"
     values = OmegaConf.create({"method": {"name": f"{record.method}-tuned"}})
     for name, value in trial.settings.items():
         OmegaConf.update(values, f"method.{name}", value)
     return "\n".join(head) + OmegaConf.to_yaml(values)
+
+
+def _best_of(count: int) -> str:
+    return "The only trial" if count == 1 else f"Best of {count} trials"
 
 
 def write_tuned(trials: Sequence[Trial], out: Path) -> list[Path]:

@@ -79,8 +79,10 @@ def test_compact_records_make_the_same_tables(tmp_path: Path) -> None:
 def test_claims_stand_beside_the_paper() -> None:
     text = report(runs(), {"paper-tofu-forget01-tiny-batch": ["results/x.png"]})
     assert (
-        "| paper-tofu-forget01-tiny-batch | yes | 3.00 (ga_gd-tuned) | +50.0 % (simnpo-tuned) | "
-        "25.00 % |" in text
+        "| paper-tofu-forget01-tiny-batch | unierase-tuned | yes | 3.00 (ga_gd-tuned) | "
+        "+50.0 % (simnpo-tuned) | 25.00 % |\n"
+        "| paper-tofu-forget01-tiny-batch | unierase_retain-tuned | yes | 9.00 (ga_gd-tuned) | "
+        "+147.5 % (simnpo-tuned) | 25.00 % |" in text
     )
     assert "![paper-tofu-forget01-tiny-batch](results/x.png)" in text
     assert text.count("<details>") == text.count("</details>") > 0

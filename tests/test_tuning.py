@@ -37,7 +37,9 @@ def test_the_halves_share_no_row_and_miss_none(rows: list[Row]) -> None:
         QuestionAnswerEvaluation(part="half")
 
 
-def trial(folder: Path, method: str, balance: float | None, lr: float, study: str = "tune") -> None:
+def trial(
+    folder: Path, method: str, balance: float | None, lr: float | None, study: str = "tune"
+) -> None:
     """The directory of a finished run, as far as tuning reads it."""
     after = {"sets": {}, "FE": 0.9, "MU": 0.8, "balance": balance, "absent": {}}
     record = RunRecord(
@@ -57,7 +59,9 @@ def trial(folder: Path, method: str, balance: float | None, lr: float, study: st
         git_commit="0123456789abcdef",
     )
     record.write(folder)
-    overrides = f"- method={method}\n- method.lr={lr}\n- method.token.num_tokens=2\n- seed=0\n"
+    overrides = f"- method={method}\n- seed=0\n"
+    if lr is not None:
+        overrides += f"- method.lr={lr}\n- method.token.num_tokens=2\n"
     (folder / ".hydra").mkdir()
     (folder / ".hydra" / "overrides.yaml").write_text(overrides)
 
@@ -74,13 +78,24 @@ def test_the_best_trial_becomes_a_config(tmp_path: Path) -> None:
     trial(runs / "c", "npo_gd", None, 9e-4)
     trial(runs / "d", "npo_gd", 0.9, 9e-4, study="other")
     trial(runs / "e", "ga", 0.3, 3e-4)
+    trial(runs / "f", "none", 0.2, None)
     out = tmp_path / "conf" / "tuned"
     done = collected("--runs", str(runs), "--out", str(out))
     where = out / "tiny-tofu-forget01-batch"
     assert done.returncode == 0 and done.stdout.split() == [
         str(where / "ga.yaml"),
+        str(where / "none.yaml"),
         str(where / "npo_gd.yaml"),
     ]
+    assert (
+        (where / "none.yaml")
+        .read_text()
+        .endswith(  # no settings, and no name of a tuned one
+            "# The only trial; Balance 0.2000, FE 0.9000, MU 0.8000; commit 0123456789.\n"
+            "defaults:\n"
+            "  - override /method: none\n"
+        )
+    )
     assert (where / "npo_gd.yaml").read_text() == (
         "# @package _global_\n"
         "# python run.py model=tiny data=tofu +tuned=tiny-tofu-forget01-batch/npo_gd\n"
@@ -110,7 +125,8 @@ TUNED = sorted((ROOT / "conf" / "tuned").glob("*/*.yaml"))
 def test_every_tuned_config_composes() -> None:
     for path in TUNED:
         cfg = config(f"+tuned={path.parent.name}/{path.stem}")
-        assert cfg.method.name == f"{path.stem}-tuned"
+        tuned = "method:" in path.read_text().splitlines()  # else it has nothing to tune
+        assert cfg.method.name == path.stem + ("-tuned" if tuned else "")
 
 
 def test_tuned_settings_of_another_method_are_an_error() -> None:

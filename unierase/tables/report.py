@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from unierase.experiment.record import RunRecord
 from unierase.tables.render import markdown
 from unierase.tables.table import (
+    EDITS,
     Comparison,
     ResultTable,
     comparable_runs,
@@ -46,15 +47,15 @@ def merged(document: str, generated: str) -> str:
 
 def _claims(groups: Mapping[str, Sequence[RunRecord]]) -> list[str]:
     lines = [
-        "| runs | UniErase's Balance is the best | its ability, times that of the baseline with "
-        "the best FE | its FE, above that of the baseline with the best MU | parameters changed |",
-        "| --- | --- | ---: | ---: | ---: |",
-        f"| the paper | yes | {PAPER_ABILITY} | {100 * PAPER_EFFICACY:.1f} % | {PAPER_SHARE} % |",
+        "| runs | the edit | its Balance is the best | its ability, times that of the baseline "
+        "with the best FE | its FE, above that of the baseline with the best MU | parameters changed |",
+        "| --- | --- | --- | ---: | ---: | ---: |",
+        f"| the paper | unierase | yes | {PAPER_ABILITY} | {100 * PAPER_EFFICACY:.1f} % | "
+        f"{PAPER_SHARE} % |",
     ]
     for name, group in groups.items():
-        found = comparison(group)
-        if found is not None:
-            lines.append(_line(name, found, group))
+        compared = (comparison(group, edit) for edit in EDITS)
+        lines += [_line(name, found, group) for found in compared if found is not None]
     return lines
 
 
@@ -64,7 +65,7 @@ def _line(name: str, found: Comparison, group: Sequence[RunRecord]) -> str:
     shares = [r.changed_share for r in group if r.method == found.method and r.changed_share]
     share = f"{100 * sum(shares) / len(shares):.2f} %" if shares else "–"
     efficacy = f"{100 * found.efficacy:+.1f} % ({found.retains})"
-    return f"| {name} | {best} | {ability} | {efficacy} | {share} |"
+    return f"| {name} | {found.method} | {best} | {ability} | {efficacy} | {share} |"
 
 
 def _belongs(table: ResultTable, name: str, groups: Mapping[str, object]) -> bool:

@@ -100,7 +100,7 @@ def result_tables(records: Iterable[RunRecord], intervals: bool = False) -> list
 
 @dataclass(frozen=True)
 class Comparison:
-    """One edit of the paper against baselines, as the two sentences of the UniErase paper (arXiv
+    """An edit against baselines, as the two sentences of the UniErase paper (arXiv
     2505.15674) compare them; over means of seeds. None: a number is missing.
 
     method: the edit. best: who has the best Balance, the edit and its baselines compared.
@@ -116,8 +116,12 @@ class Comparison:
     efficacy: float
 
 
-def comparison(records: Sequence[RunRecord]) -> Comparison | None:
-    """Comparable runs as the paper compares them; None without its edit and a baseline that have
+EDITS = ("unierase", "unierase_retain")
+"""What is compared as the paper compares its edit: that edit, and the retain-aware one."""
+
+
+def comparison(records: Sequence[RunRecord], edit: str = EDITS[0]) -> Comparison | None:
+    """Comparable runs as the paper compares them; None without the edit and a baseline that have
     FE and MU. Variants of the edit are no baselines."""
     means: dict[str, dict[str, float]] = {}
     for method in {record.method for record in records}:
@@ -129,7 +133,7 @@ def comparison(records: Sequence[RunRecord]) -> Comparison | None:
             if len(numbers) == len(values):
                 means.setdefault(method, {})[name] = statistics.fmean(numbers)
     whole = {method: v for method, v in means.items() if {"FE", "MU"} <= v.keys()}
-    edits = [m for m in ("unierase-tuned", "unierase") if m in whole]
+    edits = [m for m in (f"{edit}-tuned", edit) if m in whole]
     others = [m for m in sorted(whole) if m not in UNRANKED and not m.startswith("unierase")]
     if not edits or not others:
         return None
