@@ -48,7 +48,8 @@ def merged(document: str, generated: str) -> str:
 def _claims(groups: Mapping[str, Sequence[RunRecord]]) -> list[str]:
     lines = [
         "| runs | the edit | its Balance is the best | its ability, times that of the baseline "
-        "with the best FE | its FE, above that of the baseline with the best MU | parameters changed |",
+        "with the best FE | its FE, above that of the baseline with the best MU | "
+        "parameters changed |",
         "| --- | --- | --- | ---: | ---: | ---: |",
         f"| the paper | unierase | yes | {PAPER_ABILITY} | {100 * PAPER_EFFICACY:.1f} % | "
         f"{PAPER_SHARE} % |",
