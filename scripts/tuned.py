@@ -1,9 +1,11 @@
 """The best settings that tuning found, as configs for `+tuned=`.
 
-python scripts/tuned.py [--runs runs] [--out conf/tuned]
+python scripts/tuned.py [--runs runs] [--out conf/tuned] [--kept MU]
 
 Reads the trials of `experiment=tune_*` below --runs and writes, for each model and data, the
-settings of the trial with the highest Balance of each method, with their provenance. A method is
+settings of the trial with the highest Balance of each method, with their provenance. With
+--kept RE what is kept counts as RE, of retained rows alone: MU hangs on what a small model knows
+of real authors and the world, a few answers. A method is
 run with them by `python run.py data=tofu +tuned=tiny-tofu-forget01-batch/npo_gd`, all methods by
 `--multirun '+tuned/tiny-tofu-forget01-batch=glob(*)'`.
 """
@@ -11,6 +13,7 @@ run with them by `python run.py data=tofu +tuned=tiny-tofu-forget01-batch/npo_gd
 from __future__ import annotations
 
 import argparse
+import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,23 +31,29 @@ STUDY = "tune"
 
 @dataclass(frozen=True)
 class Trial:
-    """A finished trial: its record, and what it set of its method."""
+    """A finished trial: its record, what it set of its method, and the harmonic mean of FE and
+    what it kept."""
 
     record: RunRecord
     settings: Mapping[str, object]
     balance: float
 
 
-def read_trials(runs: Path) -> list[Trial]:
-    """Every finished trial with a Balance below ``runs``."""
+KEPT = ("MU", "RE")
+
+
+def read_trials(runs: Path, kept: str = "MU") -> list[Trial]:
+    """Every finished trial below ``runs`` with FE and ``kept``, one of ``KEPT``."""
     if not runs.is_dir():
         raise UserError(f"runs={runs}: no such folder; tune a method first (experiment=tune_*)")
     trials = []
     for path in sorted(runs.rglob("result.json")):
         record = read_record(path)
-        balance = (record.after or {}).get("balance")
-        if record.study != STUDY or record.status != "finished" or balance is None:
+        after = record.after or {}
+        numbers = [after[name] for name in ("FE", kept) if after.get(name) is not None]
+        if record.study != STUDY or record.status != "finished" or len(numbers) < 2:
             continue
+        balance = float(statistics.harmonic_mean(numbers))
         overrides = [str(o) for o in OmegaConf.load(path.parent / ".hydra" / "overrides.yaml")]
         values = {
             override.key_or_group.removeprefix("method."): override.value()
@@ -69,7 +78,7 @@ def best_of(trials: Sequence[Trial]) -> dict[tuple[str, str], tuple[Trial, int]]
     }
 
 
-def as_config(where: str, trial: Trial, count: int) -> str:
+def as_config(where: str, trial: Trial, count: int, kept: str) -> str:
     """The YAML of one method's tuned settings."""
     record, after = trial.record, trial.record.after or {}
     commit = (record.git_commit or "unknown")[:10]
@@ -78,8 +87,8 @@ def as_config(where: str, trial: Trial, count: int) -> str:
         f"# python run.py model={record.model} data={record.data} +tuned={where}/{record.method}",
         f"# Tuned on {record.data}/{record.split}, {record.scenario}, seed {record.seed}:",
         *(f"# {note}" for note in record.notes),
-        f"# {_best_of(count)}; Balance {trial.balance:.4f}, FE {after['FE']:.4f}, MU "
-        f"{after['MU']:.4f}; commit {commit}.",
+        f"# {_best_of(count)}; {_chosen_by(kept)} {trial.balance:.4f}, FE {after['FE']:.4f}, "
+        f"{kept} {after[kept]:.4f}; commit {commit}.",
         "defaults:",
         f"  - override /method: {record.method}",
         "",
@@ -92,11 +101,15 @@ def as_config(where: str, trial: Trial, count: int) -> str:
     return "\n".join(head) + OmegaConf.to_yaml(values)
 
 
+def _chosen_by(kept: str) -> str:
+    return "Balance" if kept == "MU" else f"harmonic mean of FE and {kept}"
+
+
 def _best_of(count: int) -> str:
     return "The only trial" if count == 1 else f"Best of {count} trials"
 
 
-def write_tuned(trials: Sequence[Trial], out: Path) -> list[Path]:
+def write_tuned(trials: Sequence[Trial], out: Path, kept: str = "MU") -> list[Path]:
     """One file for each method, in a folder for each model and data."""
     best = best_of(trials)
     if not best:
@@ -104,7 +117,7 @@ def write_tuned(trials: Sequence[Trial], out: Path) -> list[Path]:
     written = []
     for (where, method), (trial, count) in sorted(best.items()):
         path = out / where / f"{method}.yaml"
-        write_text(path, as_config(where, trial, count))
+        write_text(path, as_config(where, trial, count, kept))
         written.append(path)
     return written
 
@@ -113,9 +126,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where the trials lie")
     parser.add_argument("--out", type=Path, default=Path("conf/tuned"), help="folder to write")
+    parser.add_argument("--kept", choices=KEPT, default="MU", help="what counts beside FE")
     arguments = parser.parse_args()
     try:
-        for path in write_tuned(read_trials(arguments.runs), arguments.out):
+        trials = read_trials(arguments.runs, arguments.kept)
+        for path in write_tuned(trials, arguments.out, arguments.kept):
             print(path)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -71,6 +71,19 @@ def test_tasks_of_another_size() -> None:
         Sequential(task_rows=2, assignment="published").steps(data(published=True), 0)
 
 
+def test_tasks_after_which_is_scored() -> None:
+    def scored(**settings: object) -> list[bool]:
+        steps = Sequential(rounds=4, task_rows=2, **settings).steps(data(), 0)  # type: ignore[arg-type]
+        return [step.scored for step in steps]
+
+    assert scored() == [True] * 4
+    assert scored(scored_tasks=[2]) == [False, True, False, True]
+    assert scored(scored_tasks=[]) == [False, False, False, True]  # a run has a result
+    for tasks in ([5], [0, 1]):
+        with pytest.raises(UserError, match=r"scenario.scored_tasks=\[.*: there are 4 tasks"):
+            scored(scored_tasks=tasks)
+
+
 def test_published_assignment() -> None:
     steps = Sequential(assignment="published").steps(data(published=True), 0)
     assert [ids(step.request.forget)[0] for step in steps] == ["r36", "r0"]

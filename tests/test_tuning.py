@@ -41,7 +41,8 @@ def trial(
     folder: Path, method: str, balance: float | None, lr: float | None, study: str = "tune"
 ) -> None:
     """The directory of a finished run, as far as tuning reads it."""
-    after = {"sets": {}, "FE": 0.9, "MU": 0.8, "balance": balance, "absent": {}}
+    mu = None if balance is None else balance * 0.9 / (1.8 - balance)
+    after = {"sets": {}, "FE": 0.9, "MU": mu, "RE": 1 - lr if lr else 0.5, "absent": {}}
     record = RunRecord(
         key=folder.name,
         model="tiny",
@@ -91,7 +92,7 @@ def test_the_best_trial_becomes_a_config(tmp_path: Path) -> None:
         (where / "none.yaml")
         .read_text()
         .endswith(  # no settings, and no name of a tuned one
-            "# The only trial; Balance 0.2000, FE 0.9000, MU 0.8000; commit 0123456789.\n"
+            "# The only trial; Balance 0.2000, FE 0.9000, MU 0.1125; commit 0123456789.\n"
             "defaults:\n"
             "  - override /method: none\n"
         )
@@ -101,7 +102,7 @@ def test_the_best_trial_becomes_a_config(tmp_path: Path) -> None:
         "# python run.py model=tiny data=tofu +tuned=tiny-tofu-forget01-batch/npo_gd\n"
         "# Tuned on tofu/forget01, batch, seed 0:\n"
         "# the validation half of each set\n"
-        "# Best of 2 trials; Balance 0.8000, FE 0.9000, MU 0.8000; commit 0123456789.\n"
+        "# Best of 2 trials; Balance 0.8000, FE 0.9000, MU 0.7200; commit 0123456789.\n"
         "defaults:\n"
         "  - override /method: npo_gd\n"
         "method:\n"
@@ -110,6 +111,15 @@ def test_the_best_trial_becomes_a_config(tmp_path: Path) -> None:
         "  token:\n"
         "    num_tokens: 2\n"
     )
+
+
+def test_what_is_kept_may_be_retained_rows_alone(tmp_path: Path) -> None:
+    trial(tmp_path / "a", "npo_gd", 0.7, 0.1)  # RE 0.9
+    trial(tmp_path / "b", "npo_gd", 0.8, 0.4)  # RE 0.6
+    done = collected("--runs", str(tmp_path), "--out", str(tmp_path / "out"), "--kept", "RE")
+    text = Path(done.stdout.strip()).read_text()
+    assert "harmonic mean of FE and RE 0.9000, FE 0.9000, RE 0.9000;" in text
+    assert "lr: 0.1\n" in text
 
 
 def test_nothing_tuned_is_an_error(tmp_path: Path) -> None:

@@ -119,7 +119,8 @@ class Experiment:
     def plan(self) -> dict[str, str]:
         """What the run will do, for the console."""
         forget = sum(len(step.request.forget) for step in self.steps)
-        scored = sum(len(rows) for step in self.steps for rows in step.sets.values())
+        scoring = [step for step in self.steps if step.scored]
+        scored = sum(len(rows) for step in scoring for rows in step.sets.values())
         cached = "cached" if self.targets.has_target() else "to be prepared first"
         plan = {
             "method": self.cfg.method.name,
@@ -133,7 +134,7 @@ class Experiment:
             "scenario": (
                 f"{self.scenario.name}: {len(self.steps)} request(s), {forget} forget rows"
             ),
-            "scoring": f"{scored} rows in {len(self.steps)} step(s)",
+            "scoring": f"{scored} rows in {len(scoring)} step(s)",
             "folder": str(self.files.folder),
         }
         if self.abilities:
@@ -156,7 +157,7 @@ class Experiment:
             del target
         with clock("scores before"):
             self._ask_target(record)
-            before = [self._aggregate_before(step) for step in self.steps]
+            before = [self._aggregate_before(step) if step.scored else {} for step in self.steps]
         if self.abilities:
             with clock("ability"):
                 key = self.targets.target_key()
@@ -193,7 +194,8 @@ class Experiment:
             record.rounds.append(done)
             record.changed_share = done["changed_share"]
             tracked.log(done["metrics"], number)
-            log.info("%s: %s", step.name, _summary(done["metrics"]))
+            if step.scored:
+                log.info("%s: %s", step.name, _summary(done["metrics"]))
         if lm is not None and self._model_is_missing():
             self.files.keep_model(lm, state)
         if tracked.report_to:  # else nobody looks: no files are read for it
@@ -295,11 +297,12 @@ class Experiment:
             unlearned = self.method.unlearn(lm, request, state, bench)
         peak = peak_memory()
         with own("scores"):
-            scores = self.evaluation.score(unlearned.lm, step.sets)
+            scores = self.evaluation.score(unlearned.lm, step.sets) if step.scored else {}
+        metrics = self.evaluation.aggregate(scores, self._retrained_scores(step)) if scores else {}
         done = {
             "name": step.name,
             "forget_rows": len(request.forget),
-            "metrics": dict(self.evaluation.aggregate(scores, self._retrained_scores(step))),
+            "metrics": dict(metrics),
             "report": dict(unlearned.report),
             "changed_share": changed_share(self.targets.target(), unlearned.lm),
             "seconds": own.seconds,

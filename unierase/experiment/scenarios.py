@@ -24,12 +24,14 @@ class Step:
         a sequential step adds "earlier" (all earlier tasks; "earlier_fb" beside "forget_fb"), a
         precise one "same_person", ``hold_out`` "held_out", and ``with_holdout``
         "holdout". "retain" never holds a row that has been forgotten so far.
+    scored: whether they are scored; else the step has no metrics.
     """
 
     name: str
     request: UnlearningRequest
     fresh: bool
     sets: Mapping[str, tuple[Row, ...]]
+    scored: bool = True
 
 
 class Scenario(Protocol):
@@ -85,12 +87,15 @@ class Sequential:
         "published" takes the benchmark's published tasks.
     rounds: number of tasks; None: as many as published, as far as rows are left to retain.
     task_rows: rows of a task that is cut off the end; None: as many as the split has.
+    scored_tasks: numbers of the tasks (from 1) after which the model is scored, besides the last;
+        None: after every one.
     """
 
     name: str = "sequential"
     rounds: int | None = None
     assignment: str = "official"
     task_rows: int | None = None
+    scored_tasks: Sequence[int] | None = None
 
     def tasks(self, data: BenchmarkData) -> list[tuple[Row, ...]]:
         """The rows of every task, in order."""
@@ -132,6 +137,11 @@ class Sequential:
     def steps(self, data: BenchmarkData, seed: int) -> tuple[Step, ...]:
         steps: list[Step] = []
         tasks = self.tasks(data)
+        numbers = range(1, len(tasks) + 1)
+        scored = {*(numbers if self.scored_tasks is None else self.scored_tasks), len(tasks)}
+        if not scored <= set(numbers):
+            asked = list(self.scored_tasks or ())
+            raise UserError(f"scenario.scored_tasks={asked}: there are {len(tasks)} tasks")
         for number, task in enumerate(tasks, start=1):
             before = tuple(tasks[: number - 1])
             earlier = tuple(row for rows in before for row in rows)
@@ -145,8 +155,8 @@ class Sequential:
                     if name.startswith("forget")
                 }
             sets |= _retained(data, retain)
-            step = Step(f"task {number}", request, number == 1, {**sets, **data.utility_sets})
-            steps.append(step)
+            sets |= data.utility_sets
+            steps.append(Step(f"task {number}", request, number == 1, sets, number in scored))
         return tuple(steps)
 
 
