@@ -18,6 +18,12 @@ def test_golden_chat_tokens(lm: LanguageModel) -> None:
     assert not answer[0].startswith("Ġ")  # no space creeps in before the answer
 
 
+def test_a_question_that_the_template_holds_too(lm: LanguageModel) -> None:
+    prompt = lm.encode_prompt("a")  # as in <|user|>a<|assistant|>
+    tokens = lm.tokenizer.convert_ids_to_tokens(list(prompt.ids))
+    assert (tokens, prompt.question_last) == (["<|user|>", "a", "<|assistant|>"], 1)
+
+
 def test_answer_tokens_do_not_depend_on_the_prompt(lm: LanguageModel) -> None:
     text = lm.tokenizer.apply_chat_template(
         [

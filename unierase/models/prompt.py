@@ -66,6 +66,10 @@ class PromptFormat(Protocol):
         a format that has no such message."""
 
 
+_MARK = "\ue000"
+"""A character for private use: no template holds it."""
+
+
 @dataclass(frozen=True)
 class ChatPrompt:
     """The tokenizer's own chat template: question as user turn, answer as assistant turn.
@@ -81,17 +85,24 @@ class ChatPrompt:
         system = [{"role": "system", "content": self.system}] if self.system else []
         return [*system, {"role": "user", "content": content}]
 
-    def render(self, tokenizer: PreTrainedTokenizerFast, question: str, prefix: str) -> Rendered:
-        question = question.strip()
-        text = tokenizer.apply_chat_template(
-            self._messages(f"{prefix} {question}" if prefix else question),
+    def _asked(self, tokenizer: PreTrainedTokenizerFast, content: str) -> str:
+        text: str = tokenizer.apply_chat_template(
+            self._messages(content),
             tokenize=False,
             add_generation_prompt=True,
             **dict(self.template_kwargs),
         )
+        return text
+
+    def render(self, tokenizer: PreTrainedTokenizerFast, question: str, prefix: str) -> Rendered:
+        question = question.strip()
+        text = self._asked(tokenizer, f"{prefix} {question}" if prefix else question)
         start = text.rfind(question)
         if start < 0:
             raise UserError(f"model.prompt: the chat template changed the question {question!r}")
+        if text.find(question) < start:  # the template may hold it, too, behind the user's turn
+            marked = self._asked(tokenizer, _MARK)
+            start = len(text) - len(marked.partition(_MARK)[2]) - len(question)
         return Rendered(text, start, start + len(question))
 
     def answer_text(self, answer: str) -> str:
