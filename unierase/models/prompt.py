@@ -97,13 +97,12 @@ class ChatPrompt:
     def render(self, tokenizer: PreTrainedTokenizerFast, question: str, prefix: str) -> Rendered:
         question = question.strip()
         text = self._asked(tokenizer, f"{prefix} {question}" if prefix else question)
-        start = text.rfind(question)
-        if start < 0:
+        # By what stands behind it: the template may hold the question's letters elsewhere, too.
+        end = len(text) - len(self._asked(tokenizer, _MARK).partition(_MARK)[2])
+        start = end - len(question)
+        if start < 0 or text[start:end] != question:
             raise UserError(f"model.prompt: the chat template changed the question {question!r}")
-        if text.find(question) < start:  # the template may hold it, too, behind the user's turn
-            marked = self._asked(tokenizer, _MARK)
-            start = len(text) - len(marked.partition(_MARK)[2]) - len(question)
-        return Rendered(text, start, start + len(question))
+        return Rendered(text, start, end)
 
     def answer_text(self, answer: str) -> str:
         return answer
@@ -111,13 +110,12 @@ class ChatPrompt:
     def end_ids(self, tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:
         # The template says what follows an answer: render one and take the first special token
         # after it. The tokenizer's eos can be another token (end of text, not end of turn).
-        marker = "answer"
         text = tokenizer.apply_chat_template(
-            [*self._messages("question"), {"role": "assistant", "content": marker}],
+            [*self._messages("question"), {"role": "assistant", "content": _MARK}],
             tokenize=False,
             **dict(self.template_kwargs),
         )
-        after = tokenizer(text[text.rfind(marker) + len(marker) :], add_special_tokens=False)
+        after = tokenizer(text.partition(_MARK)[2], add_special_tokens=False)
         special = set(tokenizer.all_special_ids)
         for token in after["input_ids"]:
             if token in special:
