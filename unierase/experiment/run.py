@@ -259,6 +259,9 @@ class Experiment:
     def _aggregate_before(self, step: Step) -> dict[str, Any]:
         scores = self.before.score(step.sets)
         write_scores(self.files.before(step.name), scores)
+        return self._aggregate(step, scores)
+
+    def _aggregate(self, step: Step, scores: SetScores) -> dict[str, Any]:
         return dict(self.evaluation.aggregate(scores, self._retrained_scores(step)))
 
     def _retrained_scores(self, step: Step) -> SetScores | None:
@@ -298,11 +301,11 @@ class Experiment:
         peak = peak_memory()
         with own("scores"):
             scores = self.evaluation.score(unlearned.lm, step.sets) if step.scored else {}
-        metrics = self.evaluation.aggregate(scores, self._retrained_scores(step)) if scores else {}
+        metrics = self._aggregate(step, scores) if step.scored else {}
         done = {
             "name": step.name,
             "forget_rows": len(request.forget),
-            "metrics": dict(metrics),
+            "metrics": metrics,
             "report": dict(unlearned.report),
             "changed_share": changed_share(self.targets.target(), unlearned.lm),
             "seconds": own.seconds,
