@@ -31,18 +31,19 @@ STUDY = "tune"
 
 @dataclass(frozen=True)
 class Trial:
-    """A finished trial: its record, what it set of its method, and the harmonic mean of FE and
-    what it kept."""
+    """A finished trial: its record, what it set of its method, and its score: the harmonic mean of
+    FE and ``kept``, one of ``KEPT``."""
 
     record: RunRecord
     settings: Mapping[str, object]
-    balance: float
+    kept: str
+    score: float
 
 
 KEPT = ("MU", "RE")
 
 
-def read_trials(runs: Path, kept: str = "MU") -> list[Trial]:
+def read_trials(runs: Path, kept: str) -> list[Trial]:
     """Every finished trial below ``runs`` with FE and ``kept``, one of ``KEPT``."""
     if not runs.is_dir():
         raise UserError(f"runs={runs}: no such folder; tune a method first (experiment=tune_*)")
@@ -53,14 +54,14 @@ def read_trials(runs: Path, kept: str = "MU") -> list[Trial]:
         numbers = [after[name] for name in ("FE", kept) if after.get(name) is not None]
         if record.study != STUDY or record.status != "finished" or len(numbers) < 2:
             continue
-        balance = float(statistics.harmonic_mean(numbers))
+        score = float(statistics.harmonic_mean(numbers))
         overrides = [str(o) for o in OmegaConf.load(path.parent / ".hydra" / "overrides.yaml")]
         values = {
             override.key_or_group.removeprefix("method."): override.value()
             for override in OverridesParser.create().parse_overrides(overrides)
             if override.key_or_group.startswith("method.")
         }
-        trials.append(Trial(record, values, balance))
+        trials.append(Trial(record, values, kept, score))
     return trials
 
 
@@ -73,12 +74,12 @@ def best_of(trials: Sequence[Trial]) -> dict[tuple[str, str], tuple[Trial, int]]
             trial
         )
     return {
-        key: (max(members, key=lambda trial: trial.balance), len(members))
+        key: (max(members, key=lambda trial: trial.score), len(members))
         for key, members in groups.items()
     }
 
 
-def as_config(where: str, trial: Trial, count: int, kept: str) -> str:
+def as_config(where: str, trial: Trial, count: int) -> str:
     """The YAML of one method's tuned settings."""
     record, after = trial.record, trial.record.after or {}
     commit = (record.git_commit or "unknown")[:10]
@@ -87,8 +88,8 @@ def as_config(where: str, trial: Trial, count: int, kept: str) -> str:
         f"# python run.py model={record.model} data={record.data} +tuned={where}/{record.method}",
         f"# Tuned on {record.data}/{record.split}, {record.scenario}, seed {record.seed}:",
         *(f"# {note}" for note in record.notes),
-        f"# {_best_of(count)}; {_chosen_by(kept)} {trial.balance:.4f}, FE {after['FE']:.4f}, "
-        f"{kept} {after[kept]:.4f}; commit {commit}.",
+        f"# {_best_of(count)}; {_chosen_by(trial.kept)} {trial.score:.4f}, FE {after['FE']:.4f}, "
+        f"{trial.kept} {after[trial.kept]:.4f}; commit {commit}.",
         "defaults:",
         f"  - override /method: {record.method}",
         "",
@@ -109,7 +110,7 @@ def _best_of(count: int) -> str:
     return "The only trial" if count == 1 else f"Best of {count} trials"
 
 
-def write_tuned(trials: Sequence[Trial], out: Path, kept: str = "MU") -> list[Path]:
+def write_tuned(trials: Sequence[Trial], out: Path) -> list[Path]:
     """One file for each method, in a folder for each model and data."""
     best = best_of(trials)
     if not best:
@@ -117,7 +118,7 @@ def write_tuned(trials: Sequence[Trial], out: Path, kept: str = "MU") -> list[Pa
     written = []
     for (where, method), (trial, count) in sorted(best.items()):
         path = out / where / f"{method}.yaml"
-        write_text(path, as_config(where, trial, count, kept))
+        write_text(path, as_config(where, trial, count))
         written.append(path)
     return written
 
@@ -130,7 +131,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         trials = read_trials(arguments.runs, arguments.kept)
-        for path in write_tuned(trials, arguments.out, arguments.kept):
+        for path in write_tuned(trials, arguments.out):
             print(path)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
