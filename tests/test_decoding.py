@@ -94,6 +94,24 @@ def test_rows_end_apart_and_others_take_their_place(
         assert decoded < 0.6 * len(prompts) * max(shorter)
 
 
+@pytest.mark.parametrize("batch_tokens", [1, 200, 8192])
+def test_what_is_most_of_many_prompts_is_run_once(batch_tokens: int, lm: LanguageModel) -> None:
+    """Two tasks' examples, and prompts without."""
+    first, second, others = prompts_of(lm, 60)[:20], prompts_of(lm, 60)[20:40], prompts_of(lm, 4)
+    shots = [[token for prompt in task for token in prompt][:60] for task in (first, second)]
+    prompts = [shot + other for other in others for shot in shots] + others
+    expected = [by_transformers(lm, prompt, 12) for prompt in prompts]
+    run = []
+    hook = lm.model.register_forward_pre_hook(
+        lambda _, __, inputs: run.append(inputs["input_ids"].shape), with_kwargs=True
+    )
+    assert generate_ids(lm, prompts, 12, batch_tokens) == expected
+    hook.remove()
+    assert sum(shape[1] >= 60 for shape in run) == 2
+    embeddings = [lm.model.get_input_embeddings()(torch.tensor(p)) for p in prompts]
+    assert generate_ids(lm, prompts, 12, batch_tokens, embeddings=embeddings) == expected
+
+
 def test_nothing_to_decode(lm: LanguageModel) -> None:
     assert generate_ids(lm, [], 5) == []
     assert generate_ids(lm, [[1], [2]], 0) == [[], []]

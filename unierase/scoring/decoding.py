@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import functional
 from transformers.cache_utils import Cache, DynamicLayer
 
-from unierase.scoring.prefix import PrefixStates
+from unierase.scoring.prefix import PrefixStates, sharing
 
 if TYPE_CHECKING:
     from unierase.models.language_model import LanguageModel
@@ -46,6 +46,7 @@ def decode(
         return new
     waiting = deque(sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i)))
     rows = _Rows(lm)
+    beginnings = _Beginnings(lm, prompts, embeddings or [None] * len(prompts))
     while waiting or rows.indices:
         admitted: list[int] = []
         longest = rows.width
@@ -55,9 +56,8 @@ def decode(
             if count > 1 and count * (longest + max_new_tokens // 2) > batch_tokens:
                 break
             admitted.append(waiting.popleft())
-        if admitted:
-            own = None if embeddings is None else [embeddings[i] for i in admitted]
-            rows.admit(admitted, PrefixStates.of(lm, [prompts[i] for i in admitted], own))
+        for order, states in beginnings.states(admitted):
+            rows.admit(order, states)
         going = list(range(len(rows.indices)))
         while len(rows.indices) - len(going) < FINISHED_SHARE * len(rows.indices):
             chosen = choose([rows.indices[n] for n in going], rows.next_logits[going].float())
@@ -73,6 +73,40 @@ def decode(
                 rows.step(tokens)
         rows.keep(going)
     return new
+
+
+class _Beginnings:
+    """Runs prompts; what most of a prompt is in others too, as the examples of a task, once.
+
+    A short beginning is run with every row: less than what it costs to put states together.
+    """
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        prompts: Sequence[Sequence[int]],
+        embeddings: Sequence[torch.Tensor | None],
+    ) -> None:
+        self.lm, self.prompts, self.embeddings = lm, prompts, embeddings
+        self.groups: list[tuple[int, PrefixStates | None, set[int]]] = []
+        alone: set[int] = set()
+        for shared, members in sharing(prompts):
+            tokens = sum(len(prompts[i]) for i in members)
+            if 2 * shared * len(members) > tokens and all(embeddings[i] is None for i in members):
+                after = PrefixStates.of(lm, [prompts[members[0]][:shared]])
+                self.groups.append((shared, after, set(members)))
+            else:
+                alone.update(members)
+        self.groups.append((0, None, alone))
+
+    def states(self, indices: Sequence[int]) -> Iterator[tuple[list[int], PrefixStates]]:
+        """What is kept of the prompts with these indices, those that begin alike together."""
+        for shared, after, members in self.groups:
+            chosen = [i for i in indices if i in members]
+            if chosen:
+                rest = [self.prompts[i][shared:] for i in chosen]
+                own = [self.embeddings[i] for i in chosen]
+                yield chosen, PrefixStates.of(self.lm, rest, own, after)
 
 
 class _Rows:
