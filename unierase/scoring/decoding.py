@@ -38,8 +38,8 @@ def decode(
     ends: whether these new tokens are all of a row; ``max_new_tokens`` are in any case.
     embeddings: as in ``PrefixStates.of``. on_end: called for every row that is finished.
 
-    batch_tokens: about how many tokens' states are kept at once. A row gets room for half of what
-    it may say, for few say it all.
+    batch_tokens: about how many tokens' states are kept at once, beside those of what many prompts
+    begin with. A row gets room for half of what it may say, for few say it all.
     """
     new: list[list[int]] = [[] for _ in prompts]
     if max_new_tokens < 1:
