@@ -73,6 +73,7 @@ def execute(cfg: DictConfig, folder: Path) -> Outcome:
 
 
 def _execute(cfg: DictConfig, folder: Path) -> Outcome:
+    from unierase.bfloat16 import widen_bfloat16_products
     from unierase.experiment.checkpoint import RunFolder
     from unierase.experiment.record import Clock, RunRecord, git_commit, installed_versions, now
     from unierase.experiment.report import print_result
@@ -117,6 +118,7 @@ def _execute(cfg: DictConfig, folder: Path) -> Outcome:
         config = OmegaConf.to_container(cfg, resolve=True)
         name = f"{record.method}-s{record.seed}-{key[:8]}"
         tracked = tracker.start(config, folder, name, group, key)
+        widen_bfloat16_products()
         run_experiment(cfg, folder, record, clock, tracked)
         record.status = "finished"
     except KeyboardInterrupt as error:

@@ -47,6 +47,7 @@ def _work(job: Job, rank: int) -> None:
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
 
+    from unierase.bfloat16 import widen_bfloat16_products
     from unierase.experiment.checkpoint import STATE, read_state
     from unierase.memory import keep_freed_memory
     from unierase.quiet import quiet_libraries
@@ -54,6 +55,7 @@ def _work(job: Job, rank: int) -> None:
 
     quiet_libraries()
     keep_freed_memory()
+    widen_bfloat16_products()
     cfg = OmegaConf.load(job.given / "config.yaml")
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if started != cfg.processes:  # a launcher may fall back to a single one, and say nothing
