@@ -5,12 +5,15 @@ python scripts/bench.py evaluate [--model tiny] [--data fictional] [--limit 40]
 python scripts/bench.py inference [--model tiny] [--prompts 20] [--tokens 32] [OVERRIDE ...]
 python scripts/bench.py ability [--model tiny] [--questions 100]
 python scripts/bench.py train [--model tiny] [--batch-size 8] [--steps 6] [--methods npo_gd ...]
+python scripts/bench.py bfloat16 [--model tiny] [--rows 4] [--tokens 64]
 
 edit: target values, keys and update of UniErase's stage 2, against one fact at a time.
 evaluate: all metrics of a split, against each in a loop of its own.
 inference: methods that leave the weights alone against the bare model, prompt by prompt.
 ability: MMLU with five examples, against lm-eval's own model at its best batch size.
 train: steps of loss-based methods against plain finetuning, and memory against a second model.
+bfloat16: a pass forward and back on the CPU, against torch's own products (no difference where the
+    processor has instructions for bfloat16).
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from typing import Any
 from benchmarking.ability import bench_ability
 from benchmarking.edit import bench_edit
 from benchmarking.evaluate import bench_evaluate
+from benchmarking.halves import bench_halves
 from benchmarking.inference import bench_inference
 from benchmarking.train import METHODS, bench_train
 
@@ -51,7 +55,10 @@ def _arguments() -> argparse.Namespace:
     for command in (edit, evaluate):
         command.add_argument("--data", default="fictional", help="a name in conf/data")
     evaluate.add_argument("--limit", type=int, help="rows of each set; all by default")
-    for command in (edit, inference, train, ability, evaluate):
+    bfloat16 = commands.add_parser("bfloat16", help="a training pass in bfloat16 on the CPU")
+    bfloat16.add_argument("--rows", type=int, default=4, help="sequences of a pass")
+    bfloat16.add_argument("--tokens", type=int, default=64, help="of each sequence")
+    for command in (edit, inference, train, ability, evaluate, bfloat16):
         command.add_argument("--model", default="tiny", help="a name in conf/model")
         command.add_argument("--out", type=Path, help="write the rows as JSON")
     return parser.parse_args()
@@ -68,6 +75,8 @@ def _measured(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         return bench_evaluate(arguments.model, arguments.data, arguments.limit)
     if arguments.command == "ability":
         return bench_ability(arguments.model, arguments.questions)
+    if arguments.command == "bfloat16":
+        return bench_halves(arguments.model, arguments.rows, arguments.tokens)
     return bench_inference(
         arguments.model, arguments.prompts, arguments.tokens, arguments.overrides
     )
