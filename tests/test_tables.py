@@ -13,7 +13,14 @@ from unierase.errors import UserError
 from unierase.experiment.record import RunRecord, change, mean_metrics, read_record
 from unierase.experiment.report import result_table
 from unierase.tables.columns import Column
-from unierase.tables.figures import attacks_figure, pareto_front, rounds_figure, trade_off
+from unierase.tables.figures import (
+    attacks_figure,
+    cost_figure,
+    pareto_front,
+    rounds_figure,
+    styles,
+    trade_off,
+)
 from unierase.tables.load import load_records
 from unierase.tables.page import page
 from unierase.tables.render import comma_separated, latex, latex_escape, markdown
@@ -208,6 +215,24 @@ def test_a_single_run_may_show_its_intervals() -> None:
     assert "| a | <u>0.500 [0.400, 0.625]†</u> | **0.800** | <u>0.500 [0.300, 0.700]</u> |" in text
     assert "| b | **0.600 ± 0.141†** |" in text and "95 % bootstrap intervals" in text
     assert "[0.4" not in markdown(result_tables(runs)[0])
+
+
+def test_no_two_methods_of_a_figure_look_the_same() -> None:
+    looks = styles([*(f"method{i}" for i in range(80)), "none", "retrain"])
+    assert len({(style.color, style.marker) for style in looks.values()}) == len(looks) == 82
+    assert list(looks)[:2] == ["none", "retrain"]
+
+
+def test_yardsticks_have_no_cost() -> None:
+    runs = [record(method, 0, 0.5) for method in ("none", "retrain", "unierase")]
+    for run in runs:
+        run.seconds = {"unlearning": 3.0}
+        run.after = {**(run.after or {}), "balance": 0.4}
+    figure = cost_figure(runs)
+    assert figure is not None and [line.get_label() for line in figure.axes[0].lines] == [
+        "unierase"
+    ]
+    assert cost_figure(runs[:2]) is None
 
 
 def test_attacks_have_a_table_and_a_figure() -> None:

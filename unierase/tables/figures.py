@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 from unierase.experiment.record import RunRecord
@@ -15,7 +16,28 @@ from unierase.tables.table import UNRANKED, describe
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MARKERS = "osD^vP*X<>"
+GREYS = dict(zip(UNRANKED, ("0.75", "0.5"), strict=True))
+"""Of the yardsticks."""
+MARKERS = "osD^vP*X<"
+COLOURS = tuple(f"C{i}" for i in range(10))
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a method is drawn."""
+
+    color: str
+    marker: str
+
+
+def styles(methods: Iterable[str]) -> dict[str, Style]:
+    """Of every method, by name: no two of ninety look the same, and the yardsticks, which come
+    first, are grey."""
+    ordered = sorted(set(methods), key=lambda m: (m not in GREYS, m))
+    return {
+        method: Style(GREYS.get(method, COLOURS[i % len(COLOURS)]), MARKERS[i % len(MARKERS)])
+        for i, method in enumerate(ordered)
+    }
 
 
 @dataclass(frozen=True)
@@ -60,18 +82,22 @@ def trade_off_figure(records: Sequence[RunRecord]) -> Figure:
     """FE against MU of comparable runs; better is up and to the right."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5.2, 3.8), layout="constrained")
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.add_subplot()
-    curves = trade_off(records)
-    for i, curve in enumerate(curves):
+    curves = {curve.method: curve for curve in trade_off(records)}
+    for method, style in styles(curves).items():
+        curve = curves[method]
         axes.plot(
             curve.retained,
             curve.forgotten,
-            marker=MARKERS[i % len(MARKERS)],
+            color=style.color,
+            marker=style.marker,
             linewidth=1,
-            label=curve.method,
+            label=method,
         )
-    front = pareto_front([p for c in curves for p in zip(c.retained, c.forgotten, strict=True)])
+    front = pareto_front(
+        [p for c in curves.values() for p in zip(c.retained, c.forgotten, strict=True)]
+    )
     axes.plot(
         *zip(*front, strict=True), color="grey", linestyle=":", zorder=0, label="Pareto front"
     )
@@ -80,9 +106,9 @@ def trade_off_figure(records: Sequence[RunRecord]) -> Figure:
         axes.plot(*start, marker="+", color="black", linestyle="none", label="before unlearning")
     axes.set_xlabel("retained utility MU (higher is better)")
     axes.set_ylabel("forget efficacy FE (higher is better)")
-    axes.set_title(describe(records[0]), fontsize=8, wrap=True)
+    axes.set_title(fill(describe(records[0]), 75), fontsize=8)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    figure.legend(loc="outside right upper", fontsize=8)
     return figure
 
 
@@ -111,18 +137,19 @@ def rounds_figure(records: Sequence[RunRecord]) -> Figure | None:
     rounds = max(len(record.rounds) for record in records)
     if rounds < 2:
         return None
-    figure = Figure(figsize=(9.6, 3.4), layout="constrained")
-    methods = sorted({record.method for record in records})
+    figure = Figure(figsize=(11, 3.8), layout="constrained")
+    look = styles(record.method for record in records)
     for place, (title, path) in enumerate(CURVES, start=1):
         axes = figure.add_subplot(1, len(CURVES), place)
-        for i, method in enumerate(methods):
+        for method, style in look.items():
             own = [record for record in records if record.method == method]
             points = [(n + 1, mean_of(own, ("rounds", n, "metrics", *path))) for n in range(rounds)]
             seen = [(n, mean) for n, mean in points if mean is not None]
             if seen:
                 axes.plot(
                     *zip(*seen, strict=True),
-                    marker=MARKERS[i % len(MARKERS)],
+                    color=style.color,
+                    marker=style.marker,
                     linewidth=1,
                     markersize=4,
                     label=method,
@@ -132,13 +159,11 @@ def rounds_figure(records: Sequence[RunRecord]) -> Figure | None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylim(-0.02, 1.02)
         axes.grid(alpha=0.3)
-    axes.figure.axes[0].legend(fontsize=7)
+    # Of the first panel, which has every method; the others are drawn alike.
+    handles, _ = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles=handles, loc="outside right upper", fontsize=8)
     figure.suptitle(describe(records[0]), fontsize=8)
     return figure
-
-
-GREYS = dict(zip(UNRANKED, ("0.8", "0.5"), strict=True))
-"""Of the yardsticks."""
 
 
 def attacks_figure(records: Sequence[RunRecord]) -> Figure | None:
@@ -152,33 +177,37 @@ def attacks_figure(records: Sequence[RunRecord]) -> Figure | None:
         "no attack": ("after", "sets", "forget", "rouge"),
         **{attack: ("after", "attacks", attack, "forget_rouge") for attack in attacks},
     }
-    # The yardsticks first, in grey.
-    methods = sorted({record.method for record in records}, key=lambda m: (m not in GREYS, m))
-    figure = Figure(figsize=(9.6, 3.8), layout="constrained")
+    look = styles(record.method for record in records)
+    figure = Figure(figsize=(11, 3.8), layout="constrained")
     axes = figure.add_subplot()
-    width = 0.85 / len(methods)
-    for i, method in enumerate(methods):
+    width = 0.85 / len(look)
+    for i, (method, style) in enumerate(look.items()):
         own = [record for record in records if record.method == method]
         heights = [mean_of(own, path) for path in paths.values()]
-        places = [n + (i - (len(methods) - 1) / 2) * width for n in range(len(paths))]
+        places = [n + (i - (len(look) - 1) / 2) * width for n in range(len(paths))]
         shown = [(place, h) for place, h in zip(places, heights, strict=True) if h is not None]
-        colour = GREYS.get(method, f"C{i}")
-        axes.bar([p for p, _ in shown], [h for _, h in shown], width, label=method, color=colour)
+        axes.bar(
+            [p for p, _ in shown], [h for _, h in shown], width, label=method, color=style.color
+        )
     axes.set_xticks(range(len(paths)), [name.replace("_", " ") for name in paths], fontsize=8)
     axes.set_ylabel("forget ROUGE-L (lower is better)")
     axes.set_ylim(0, 1.02)
-    axes.set_title(describe(records[0]), fontsize=8, wrap=True)
+    axes.set_title(fill(describe(records[0]), 140), fontsize=8)
     axes.grid(axis="y", alpha=0.3)
-    axes.legend(fontsize=7, ncols=2)
+    figure.legend(loc="outside right upper", fontsize=8)
     return figure
 
 
 def cost_figure(records: Sequence[RunRecord]) -> Figure | None:
-    """Balance against the seconds that unlearning took, means over seeds; None without either."""
+    """Balance against the seconds that unlearning took, means over seeds; None without either.
+
+    Without the yardsticks: a model that was retrained once is at hand in later runs.
+    """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
 
     points = {}
-    for method in sorted({record.method for record in records}):
+    for method in sorted({record.method for record in records} - set(UNRANKED)):
         own = [record for record in records if record.method == method]
         seconds, balance = (
             mean_of(own, path) for path in (("seconds", "unlearning"), ("after", "balance"))
@@ -187,19 +216,28 @@ def cost_figure(records: Sequence[RunRecord]) -> Figure | None:
             points[method] = (seconds, balance)
     if not points:
         return None
-    figure = Figure(figsize=(5.2, 3.8), layout="constrained")
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.add_subplot()
-    for i, (method, point) in enumerate(points.items()):
-        axes.plot(*point, marker=MARKERS[i % len(MARKERS)], linestyle="none")
-        axes.annotate(method, point, (4, 3), textcoords="offset points", fontsize=7)
+    for method, style in styles(record.method for record in records).items():
+        if method in points:
+            axes.plot(
+                *points[method],
+                color=style.color,
+                marker=style.marker,
+                linestyle="none",
+                label=method,
+            )
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter("{x:g}")
-    axes.margins(x=0.25, y=0.1)  # room for the names
+    longest, shortest = (pick(seconds for seconds, _ in points.values()) for pick in (max, min))
+    # Within one decade the ticks between powers of ten are all there is to read.
+    axes.xaxis.set_minor_formatter("{x:g}" if longest < 10 * shortest else NullFormatter())
+    axes.margins(0.1)
     axes.set_xlabel("seconds of unlearning (log scale)")
     axes.set_ylabel("Balance (higher is better)")
-    axes.set_title(describe(records[0]), fontsize=8, wrap=True)
+    axes.set_title(fill(describe(records[0]), 75), fontsize=8)
     axes.grid(alpha=0.3)
+    figure.legend(loc="outside right upper", fontsize=8)
     return figure
 
 
