@@ -12,7 +12,7 @@ from records import after, record
 from unierase.experiment.record import RunRecord
 from unierase.tables.load import COMPACT, load_records, write_compact
 from unierase.tables.report import START, merged, report
-from unierase.tables.table import comparison, result_tables
+from unierase.tables.table import PAPER_BASELINES, comparison, result_tables
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "make_results.py"
 
@@ -46,6 +46,10 @@ def test_the_edit_is_compared_with_baselines_alone() -> None:
     assert found.ability == 0.3 / 0.1 and found.efficacy == 0.6 / 0.4 - 1
     # 2 x 0.6 x 0.8 / 1.4 = 0.686 against 0.533 and 0.554.
     assert found.best == "unierase-tuned"
+    # Beside the paper's own baselines there is ga_gd alone.
+    few = comparison(runs(), baselines=PAPER_BASELINES)
+    assert few is not None and few.retains == "ga_gd-tuned" and few.efficacy == 0.6 / 0.8 - 1
+    assert comparison([*runs()[:2], *runs()[3:]], baselines=PAPER_BASELINES) is None
     assert comparison(runs()[1:]) is None and comparison(runs()[:2]) is None
 
 
@@ -79,10 +83,14 @@ def test_compact_records_make_the_same_tables(tmp_path: Path) -> None:
 def test_claims_stand_beside_the_paper() -> None:
     text = report(runs(), {"paper-tofu-forget01-tiny-batch": ["results/x.png"]})
     assert (
-        "| paper-tofu-forget01-tiny-batch | unierase-tuned | yes | 3.00 (ga_gd-tuned) | "
-        "+50.0 % (simnpo-tuned) | 25.00 % |\n"
-        "| paper-tofu-forget01-tiny-batch | unierase_retain-tuned | yes | 9.00 (ga_gd-tuned) | "
-        "+147.5 % (simnpo-tuned) | 25.00 % |" in text
+        "| paper-tofu-forget01-tiny-batch | unierase-tuned | the paper's | yes | "
+        "3.00 (ga_gd-tuned) | -25.0 % (ga_gd-tuned) | 25.00 % |\n"
+        "| paper-tofu-forget01-tiny-batch | unierase-tuned | all | yes | 3.00 (ga_gd-tuned) | "
+        "+50.0 % (simnpo-tuned) | 25.00 % |\n" in text
+    )
+    assert (
+        "| paper-tofu-forget01-tiny-batch | unierase_retain-tuned | all | yes | "
+        "9.00 (ga_gd-tuned) | +147.5 % (simnpo-tuned) | 25.00 % |" in text
     )
     assert "![paper-tofu-forget01-tiny-batch](results/x.png)" in text
     assert text.count("<details>") == text.count("</details>") > 0

@@ -8,6 +8,7 @@ from unierase.experiment.record import RunRecord
 from unierase.tables.render import markdown
 from unierase.tables.table import (
     EDITS,
+    PAPER_BASELINES,
     Comparison,
     ResultTable,
     comparable_runs,
@@ -47,26 +48,29 @@ def merged(document: str, generated: str) -> str:
 
 def _claims(groups: Mapping[str, Sequence[RunRecord]]) -> list[str]:
     lines = [
-        "| runs | the edit | its Balance is the best | its ability, times that of the baseline "
-        "with the best FE | its FE, above that of the baseline with the best MU | "
+        "| runs | the edit | baselines | its Balance is the best | its ability, times that of the "
+        "baseline with the best FE | its FE, above that of the baseline with the best MU | "
         "parameters changed |",
-        "| --- | --- | --- | ---: | ---: | ---: |",
-        f"| the paper | unierase | yes | {PAPER_ABILITY} | {100 * PAPER_EFFICACY:.1f} % | "
-        f"{PAPER_SHARE} % |",
+        "| --- | --- | --- | --- | ---: | ---: | ---: |",
+        f"| the paper | unierase | the paper's | yes | {PAPER_ABILITY} | "
+        f"{100 * PAPER_EFFICACY:.1f} % | {PAPER_SHARE} % |",
     ]
     for name, group in groups.items():
-        compared = (comparison(group, edit) for edit in EDITS)
-        lines += [_line(name, found, group) for found in compared if found is not None]
+        for edit in EDITS:
+            for beside, baselines in (("the paper's", PAPER_BASELINES), ("all", None)):
+                found = comparison(group, edit, baselines)
+                if found is not None:
+                    lines.append(_line(name, beside, found, group))
     return lines
 
 
-def _line(name: str, found: Comparison, group: Sequence[RunRecord]) -> str:
+def _line(name: str, beside: str, found: Comparison, group: Sequence[RunRecord]) -> str:
     best = "yes" if found.best == found.method else f"no: {found.best}"
     ability = "–" if found.ability is None else f"{found.ability:.2f} ({found.forgets})"
     shares = [r.changed_share for r in group if r.method == found.method and r.changed_share]
     share = f"{100 * sum(shares) / len(shares):.2f} %" if shares else "–"
     efficacy = f"{100 * found.efficacy:+.1f} % ({found.retains})"
-    return f"| {name} | {found.method} | {best} | {ability} | {efficacy} | {share} |"
+    return f"| {name} | {found.method} | {beside} | {best} | {ability} | {efficacy} | {share} |"
 
 
 def _belongs(table: ResultTable, name: str, groups: Mapping[str, object]) -> bool:

@@ -120,9 +120,27 @@ EDITS = ("unierase", "unierase_retain")
 """What is compared as the paper compares its edit: that edit, and the retain-aware one."""
 
 
-def comparison(records: Sequence[RunRecord], edit: str = EDITS[0]) -> Comparison | None:
+PAPER_BASELINES = (
+    "ga_gd",
+    "ga_kl",
+    "npo_gd",
+    "npo_kl",
+    "me_gd",
+    "dpo_gd",
+    "dpo_kl",
+    "idk_ap",
+)
+"""Those of the UniErase paper."""
+
+
+def comparison(
+    records: Sequence[RunRecord], edit: str = EDITS[0], baselines: Sequence[str] | None = None
+) -> Comparison | None:
     """Comparable runs as the paper compares them; None without the edit and a baseline that have
-    FE and MU. Variants of the edit are no baselines."""
+    FE and MU.
+
+    baselines: the methods compared with, tuned or not; None: all but variants of the edit.
+    """
     means: dict[str, dict[str, float]] = {}
     for method in {record.method for record in records}:
         own = [record for record in records if record.method == method]
@@ -135,6 +153,8 @@ def comparison(records: Sequence[RunRecord], edit: str = EDITS[0]) -> Comparison
     whole = {method: v for method, v in means.items() if {"FE", "MU"} <= v.keys()}
     edits = [m for m in (f"{edit}-tuned", edit) if m in whole]
     others = [m for m in sorted(whole) if m not in UNRANKED and not m.startswith("unierase")]
+    if baselines is not None:
+        others = [m for m in others if m.removesuffix("-tuned") in baselines]
     if not edits or not others:
         return None
     ours = whole[edits[0]]
