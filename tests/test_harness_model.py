@@ -14,6 +14,7 @@ from baselines.inference.guardrail import RefusalGuard
 from benchmarks.ability.harness_model import Asked, HarnessModel, until_first
 from unierase.errors import UserError
 from unierase.models.language_model import LanguageModel
+from unierase.models.prompt import ChatPrompt, TextPrompt
 from unierase.rows import Row
 
 
@@ -128,6 +129,12 @@ def test_messages_keep_their_places(lm: LanguageModel) -> None:
         messages[:2], tokenize=False, add_generation_prompt=True
     )
     assert prompt == f"{expected}It is"
+    # Behind what the model was told already, or, without such a message, before the question.
+    advised = replace(lm, prompt=ChatPrompt(system="Be brief."))
+    told, question = Asked.of(model.apply_chat_template(messages)).to(advised)
+    assert "Be brief.\n\nAbout sums." in told.prompt.render(lm.tokenizer, question, "").text
+    bare = Asked.of(model.apply_chat_template(messages)).to(replace(lm, prompt=TextPrompt()))
+    assert bare[1] == "About sums.\n\nQ: 1\nA: 1\n\nQ: 2\nA:"
     plain = Asked.of("Question: {a}\nAnswer:").to(lm)
     assert plain[1] == "Question: {a}\nAnswer:" and plain[0].prompt == lm.prompt
 

@@ -11,7 +11,7 @@ from lm_eval.api.model import LM
 
 from unierase.errors import UserError
 from unierase.models.guard import Reading
-from unierase.models.prompt import ChatPrompt, Opened, TextPrompt
+from unierase.models.prompt import Opened, TextPrompt
 from unierase.scoring.generation import generate
 from unierase.scoring.likelihood import score_answers
 
@@ -57,10 +57,12 @@ class Asked:
     def to(self, lm: LanguageModel) -> tuple[LanguageModel, str]:
         """The model in the format this is asked in, and the question to ask it."""
         format, question = lm.prompt, self.question
-        if self.system and isinstance(format, ChatPrompt):
-            format = replace(format, system=self.system)
-        elif self.system:
-            question = f"{self.system.strip()}\n\n{question}"
+        if self.system:
+            described = format.with_system(self.system)
+            if described is None:
+                question = f"{self.system.strip()}\n\n{question}"
+            else:
+                format = described
         if self.opening:
             format = Opened(format, self.opening)
         return replace(lm, prompt=format), question
