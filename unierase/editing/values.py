@@ -185,13 +185,17 @@ def find_target_values(
     free = torch.ones(len(rows), dtype=torch.bool) if moving is None else moving
     with _evaluating(lm.model), frozen(lm.model):
         starts = range(0, len(rows), facts_per_batch)
-        for start in tqdm(starts, desc="target values", disable=not progress, leave=False):
+        steps = len(starts) * settings.steps
+        bar = tqdm(total=steps, desc="target values", disable=not progress, leave=False)
+        for start in starts:
             stop = min(start + facts_per_batch, len(rows))
             own = [replace(p, fact=p.fact - start) for p in prompts if start <= p.fact < stop]
             subjects = subject_prompts(lm, rows[start:stop]) if settings.kl else []
-            pieces.append(
-                _optimise(lm, own, subjects, targets[start:stop], layer, settings, free[start:stop])
-            )
+            batch = targets[start:stop], layer, settings, free[start:stop]
+            done = bar.n
+            pieces.append(_optimise(lm, own, subjects, *batch, bar))
+            bar.update(done + settings.steps - bar.n)  # those that an early stop spared
+        bar.close()
     return TargetValues(
         values=torch.cat([piece.values for piece in pieces], dim=1),
         probabilities=torch.cat([piece.probabilities for piece in pieces]),
@@ -289,6 +293,7 @@ def _optimise(
     layer: int,
     settings: ValueSettings,
     moving: torch.Tensor,
+    bar: tqdm,
 ) -> TargetValues:
     n = len(targets)
     whole = objective = _Objective(lm, range(n), prompts, subjects, targets, layer)
@@ -318,6 +323,7 @@ def _optimise(
             length = delta.norm(dim=-1, keepdim=True)
             delta.mul_((settings.clamp * norm / length.clamp(min=1e-12)).clamp(max=1.0))
             delta[~moving] = before[~moving]
+        bar.update()
     with torch.no_grad():
         log_p = whole.target_pass.log_probabilities(delta)[whole.bare]
         return TargetValues((hidden + delta).T.cpu(), log_p.exp().cpu())
