@@ -77,9 +77,7 @@ class SuffixPass:
         counts = list(predicted or [1] * len(prompts))
         ends = suffixes.lengths.tolist()
         wanted = [list(range(end - n, end)) for end, n in zip(ends, counts, strict=True)]
-        columns = torch.tensor([column for own in wanted for column in own], device=lm.device)
-        # The vocabulary is large: logits are made at the positions that any prompt wants only.
-        self.kept, self.columns = torch.unique(columns, return_inverse=True)
+        self.columns = torch.tensor([column for own in wanted for column in own], device=lm.device)
         self.rows = torch.repeat_interleave(
             torch.arange(len(prompts), device=lm.device), torch.tensor(counts, device=lm.device)
         )
@@ -105,15 +103,21 @@ class SuffixPass:
         self.hidden = self.states[:, 0].float()
 
     def _pass(self) -> torch.Tensor:
+        """Logits at the wanted positions, one row for each. The vocabulary is large: no others
+        are made."""
         cache = self.prefix.cache() if self.prefix is not None else None
-        logits: torch.Tensor = self.model(
-            input_ids=self.ids,
-            attention_mask=self.mask,
-            position_ids=self.positions,
-            past_key_values=cache,
-            use_cache=cache is not None,
-            logits_to_keep=self.kept,
-        ).logits
+        head = self.model.get_output_embeddings()
+        handle = head.register_forward_pre_hook(lambda _, args: args[0][self.rows, self.columns])
+        try:
+            logits: torch.Tensor = self.model(
+                input_ids=self.ids,
+                attention_mask=self.mask,
+                position_ids=self.positions,
+                past_key_values=cache,
+                use_cache=cache is not None,
+            ).logits
+        finally:
+            handle.remove()
         return logits
 
     def logits(self, delta: torch.Tensor | None) -> torch.Tensor:
@@ -130,7 +134,7 @@ class SuffixPass:
         unused = (self.states,) if self.is_tuple else self.states
         with replaced_outputs({**dict.fromkeys(self.below, unused), self.layer: output}):
             logits = self._pass()
-        return logits[self.rows, self.columns].float()
+        return logits.float()
 
 
 def subject_prompts(lm: LanguageModel, rows: Sequence[Row]) -> list[EditPrompt]:
