@@ -347,12 +347,22 @@ def test_an_edit_inside_the_answer_leads_to_the_token_there(
     assert bool((reached[3] > 2 * reached[0]).all())
 
 
-def test_sentences_as_targets(lm: LanguageModel, rows: list[Row]) -> None:
+@pytest.mark.parametrize("pass_tokens", [1, 40, 2048])
+def test_sentences_as_targets(
+    lm: LanguageModel, rows: list[Row], pass_tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unierase.editing.values.PASS_TOKENS", pass_tokens)
     prompts = fact_prompts(lm, rows, "subject_last", ["Well."])
     targets = [lm.encode_answer(REFUSALS[i % 2]) for i in range(len(rows))]
     delta = torch.randn(5, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        fast = TargetPass(lm, prompts, targets, 1).log_probabilities(delta)
+        targets_pass = TargetPass(lm, prompts, targets, 1)
+        fast = targets_pass.log_probabilities(delta)
+    assert (len(targets_pass.parts) == 1) == (pass_tokens == 2048)
+    assert targets_pass.facts.tolist() == [prompt.fact for prompt in prompts]
+    torch.testing.assert_close(
+        targets_pass.weights, torch.tensor([prompt.weight for prompt in prompts])
+    )
     for prompt, log_p in zip(prompts, fast, strict=True):
         target = targets[prompt.fact]
 

@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 
 from unierase.editing.prompts import EditPrompt
 from unierase.models.layers import decoder_layers, frozen, replaced_outputs
+from unierase.scoring.batching import batches_by_length
 from unierase.scoring.prefix import PrefixStates, Suffixes
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 FACTS_PER_BATCH = 64
 """Facts whose target values are sought together."""
+
+PASS_TOKENS = 2048
+"""Tokens from edit positions on that pass through the layers together, padding included."""
 
 
 @dataclass(frozen=True)
@@ -207,7 +211,14 @@ def find_target_values(
 
 
 class TargetPass:
-    """The mean log-probability of each fact's target after each of its prompts."""
+    """The mean log-probability of each fact's target after each of its prompts.
+
+    Prompts of similar length pass together: where the edit position lies early in some questions
+    and late in others, most of one batch would be padding.
+
+    facts, weights: of each prompt, (prompts,). hidden: the states at its edit position without a
+    delta, (prompts, d_h), float32.
+    """
 
     def __init__(
         self,
@@ -218,27 +229,57 @@ class TargetPass:
     ) -> None:
         # All of a target but its last token is read; all of it is predicted.
         longer = [replace(p, ids=(*p.ids, *targets[p.fact][:-1])) for p in prompts]
-        counts = [len(targets[p.fact]) for p in prompts]
-        self.suffix_pass = SuffixPass(lm, longer, layer, counts)
-        self.counts = torch.tensor(counts, device=lm.device)
-        wanted = [token for p in prompts for token in targets[p.fact]]
-        self.targets = torch.tensor(wanted, device=lm.device)
+        self.parts: list[_Part] = []
+        order: list[int] = []
+        for chosen in batches_by_length([len(p.after) for p in longer], PASS_TOKENS):
+            wanted = [targets[prompts[i].fact] for i in chosen]
+            counts = [len(target) for target in wanted]
+            suffixes = SuffixPass(lm, [longer[i] for i in chosen], layer, counts)
+            tokens = torch.tensor([t for target in wanted for t in target], device=lm.device)
+            self.parts.append(_Part(suffixes, torch.tensor(counts, device=lm.device), tokens))
+            order += chosen
+        self.places = torch.tensor(order, device=lm.device).argsort()
+        passes = [part.suffixes for part in self.parts]
+        self.facts = self._in_order([suffixes.facts for suffixes in passes])
+        self.weights = self._in_order([suffixes.weights for suffixes in passes])
+        self.hidden = self._in_order([suffixes.hidden for suffixes in passes])
 
     def log_probabilities(self, delta: torch.Tensor | None) -> torch.Tensor:
         """One for each prompt, (prompts,)."""
-        return self._means(self.suffix_pass.logits(delta))
+        return self._in_order([part.means(part.suffixes.logits(delta)) for part in self.parts])
 
     def outcome(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Without a delta: the log-probabilities, and whether the target's first token is the
         likeliest, (prompts,) each."""
-        logits = self.suffix_pass.logits(None)
-        first = self.counts.cumsum(0) - self.counts
-        return self._means(logits), logits[first].argmax(-1) == self.targets[first]
+        logits = [part.suffixes.logits(None) for part in self.parts]
+        parts = list(zip(self.parts, logits, strict=True))
+        means = self._in_order([part.means(own) for part, own in parts])
+        return means, self._in_order([part.says(own) for part, own in parts])
 
-    def _means(self, logits: torch.Tensor) -> torch.Tensor:
+    def _in_order(self, parts: Sequence[torch.Tensor]) -> torch.Tensor:
+        """What each part has of its prompts, in the prompts' own order."""
+        return torch.cat(list(parts))[self.places]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """counts: tokens of each prompt's target, (prompts,). targets: all of them, one after the
+    other."""
+
+    suffixes: SuffixPass
+    counts: torch.Tensor
+    targets: torch.Tensor
+
+    def means(self, logits: torch.Tensor) -> torch.Tensor:
+        """Of each prompt the target's mean log-probability, (prompts,)."""
         picked = logits.log_softmax(-1).gather(-1, self.targets[:, None]).squeeze(-1)
         sums = torch.zeros(len(self.counts), device=picked.device)
-        return sums.index_add(0, self.suffix_pass.rows, picked) / self.counts
+        return sums.index_add(0, self.suffixes.rows, picked) / self.counts
+
+    def says(self, logits: torch.Tensor) -> torch.Tensor:
+        """Whether the target's first token is the likeliest, (prompts,)."""
+        first = self.counts.cumsum(0) - self.counts
+        return logits[first].argmax(-1) == self.targets[first]
 
 
 class _Objective:
@@ -266,7 +307,7 @@ class _Objective:
         self.target_pass = TargetPass(lm, prompts, [targets[fact] for fact in facts], layer)
         first = [next(i for i, p in enumerate(prompts) if p.fact == n) for n in range(len(facts))]
         self.bare = torch.tensor(first, device=lm.device)
-        self.hidden = self.target_pass.suffix_pass.hidden[self.bare]
+        self.hidden = self.target_pass.hidden[self.bare]
         self.subject_pass = SuffixPass(lm, subjects, layer) if subjects else None
         with torch.no_grad():
             self.general = (
@@ -275,9 +316,9 @@ class _Objective:
 
     def losses(self, delta: torch.Tensor, settings: ValueSettings) -> torch.Tensor:
         """One for each fact, (facts,). delta: (facts, d_h)."""
-        suffixes = self.target_pass.suffix_pass
-        log_p = self.target_pass.log_probabilities(delta)
-        loss = self._per_fact(-log_p * suffixes.weights, suffixes.facts)
+        targets = self.target_pass
+        log_p = targets.log_probabilities(delta)
+        loss = self._per_fact(-log_p * targets.weights, targets.facts)
         if self.subject_pass is not None and self.general is not None:
             now = self.subject_pass.logits(delta).log_softmax(-1)
             kl = (now.exp() * (now - self.general)).sum(-1)
