@@ -72,6 +72,21 @@ def test_operations_are_those_of_a_real_edit(
     assert said == pytest.approx(counter.get_total_flops(), rel=0.25)
 
 
+def test_lengths_are_estimated_from_characters() -> None:
+    forget = (
+        Row("0", "Where did Ada Lum, the poet, live?", "In a house of 24 rooms.", "a", "Ada Lum"),
+        Row("1", "Who?", "Nobody.", group="b"),
+    )
+    request = UnlearningRequest(forget, forget[:1], ("I do not know.",), 1, 0, (forget,))
+    work = Workload.of(request, "subject_last")
+    # 34 and 4 characters: 19 on average; 17 and 0 behind the subject's last mention.
+    assert (work.facts, work.retain, work.earlier) == (2, 1, 2)
+    assert (work.raw_tokens, work.prompt_tokens, work.suffix_tokens) == (5, 31, 9)
+    assert (work.answer_tokens, work.refusal_tokens) == (5, 7)
+    assert Workload.of(request, "question_last").suffix_tokens == 7
+    assert Workload.of(request, "prompt_last").suffix_tokens == 1
+
+
 def test_an_edit_of_8b_fits_one_card() -> None:
     """400 facts on Llama-3.1-8B, from its config alone, in less than 80 GB."""
     command = [sys.executable, str(PLAN), "model=llama-3.1-8b", "--facts", "400"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from unierase.editing.corpus import Corpus
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from unierase.editing.method import UniErase
+    from unierase.request import UnlearningRequest
 
 _FLOAT32, _FLOAT64 = 4, 8
 _EIGH = 9
@@ -47,6 +49,39 @@ class Workload:
     raw_tokens: int = 20
     refusal_tokens: int = 20
     answer_tokens: int = 40
+
+    @classmethod
+    def of(cls, request: UnlearningRequest, fact_token: str) -> Workload:
+        """The size of ``request`` before there is a tokenizer: lengths from characters."""
+        forget = request.forget
+        behind = {
+            "subject_last": fmean(_behind(row.question, row.subject) for row in forget),
+            "question_last": 0.0,
+            "prompt_last": -FORMAT_AFTER * CHARACTERS,
+        }[fact_token]
+        raw = round(fmean(len(row.question) for row in forget) / CHARACTERS)
+        return cls(
+            facts=len(forget),
+            retain=len(request.retain),
+            earlier=sum(map(len, request.earlier)),
+            prompt_tokens=FORMAT_BEFORE + raw + FORMAT_AFTER,
+            suffix_tokens=1 + round(FORMAT_AFTER + behind / CHARACTERS),
+            raw_tokens=raw,
+            refusal_tokens=3 + round(fmean(len(text) for text in request.refusals) / CHARACTERS),
+            answer_tokens=1 + round(fmean(len(row.answer) for row in forget) / CHARACTERS),
+        )
+
+
+CHARACTERS = 4
+"""Of a token, about, in English."""
+
+FORMAT_BEFORE, FORMAT_AFTER = 20, 6
+"""Tokens that a chat format puts before and behind a question, about."""
+
+
+def _behind(question: str, subject: str | None) -> float:
+    """Characters behind the last mention of ``subject``; none where it is edited at its end."""
+    return len(question.rpartition(subject)[2]) if subject and subject in question else 0.0
 
 
 @dataclass(frozen=True)

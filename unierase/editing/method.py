@@ -122,9 +122,7 @@ class UniErase(UnlearningMethod):
             down_projection(model, layer)
 
     def cost(self, model: PreTrainedModel, request: UnlearningRequest) -> str:
-        earlier = sum(map(len, request.earlier))
-        work = Workload(len(request.forget), len(request.retain), earlier)
-        phases = edit_cost(model, self, work)
+        phases = edit_cost(model, self, Workload.of(request, self.fact_token))
         operations = sum(phase.operations for phase in phases) / 1e12
         peak = max(phase.device_bytes for phase in phases) / 1e9
         layers = ", ".join(map(str, self.layers))
