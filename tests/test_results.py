@@ -53,6 +53,17 @@ def test_the_edit_is_compared_with_baselines_alone() -> None:
     assert comparison(runs()[1:]) is None and comparison(runs()[:2]) is None
 
 
+def test_without_fe_and_mu_balances_are_compared() -> None:
+    people = runs()
+    for run in people:
+        del after(run)["FE"], after(run)["MU"]
+    found = comparison(people)
+    assert found is not None and found.best == "unierase-tuned"
+    assert found.forgets is found.retains is found.ability is found.efficacy is None
+    line = "| paper-tofu-forget01-tiny-batch | unierase-tuned | all: 2 | yes | – | – | 25.00 % |"
+    assert line in report(people, {})
+
+
 def test_compact_records_make_the_same_tables(tmp_path: Path) -> None:
     long = [scored(m, 0.123456789, 0.5, 0.1) for m in ("a", "b")]
     for run in long:
@@ -83,13 +94,13 @@ def test_compact_records_make_the_same_tables(tmp_path: Path) -> None:
 def test_claims_stand_beside_the_paper() -> None:
     text = report(runs(), {"paper-tofu-forget01-tiny-batch": ["results/x.png"]})
     assert (
-        "| paper-tofu-forget01-tiny-batch | unierase-tuned | the paper's | yes | "
+        "| paper-tofu-forget01-tiny-batch | unierase-tuned | the paper's: 1 | yes | "
         "3.00 (ga_gd-tuned) | -25.0 % (ga_gd-tuned) | 25.00 % |\n"
-        "| paper-tofu-forget01-tiny-batch | unierase-tuned | all | yes | 3.00 (ga_gd-tuned) | "
+        "| paper-tofu-forget01-tiny-batch | unierase-tuned | all: 2 | yes | 3.00 (ga_gd-tuned) | "
         "+50.0 % (simnpo-tuned) | 25.00 % |\n" in text
     )
     assert (
-        "| paper-tofu-forget01-tiny-batch | unierase_retain-tuned | all | yes | "
+        "| paper-tofu-forget01-tiny-batch | unierase_retain-tuned | all: 2 | yes | "
         "9.00 (ga_gd-tuned) | +147.5 % (simnpo-tuned) | 25.00 % |" in text
     )
     assert "![paper-tofu-forget01-tiny-batch](results/x.png)" in text

@@ -52,25 +52,27 @@ def _claims(groups: Mapping[str, Sequence[RunRecord]]) -> list[str]:
         "baseline with the best FE | its FE, above that of the baseline with the best MU | "
         "parameters changed |",
         "| --- | --- | --- | --- | ---: | ---: | ---: |",
-        f"| the paper | unierase | the paper's | yes | {PAPER_ABILITY} | "
+        f"| the paper | unierase | the paper's: 8 | yes | {PAPER_ABILITY} | "
         f"{100 * PAPER_EFFICACY:.1f} % | {PAPER_SHARE} % |",
     ]
     for name, group in groups.items():
         for edit in EDITS:
-            for beside, baselines in (("the paper's", PAPER_BASELINES), ("all", None)):
+            for of, baselines in (("the paper's", PAPER_BASELINES), ("all", None)):
                 found = comparison(group, edit, baselines)
                 if found is not None:
-                    lines.append(_line(name, beside, found, group))
+                    lines.append(_line(name, of, found, group))
     return lines
 
 
-def _line(name: str, beside: str, found: Comparison, group: Sequence[RunRecord]) -> str:
+def _line(name: str, of: str, found: Comparison, group: Sequence[RunRecord]) -> str:
     best = "yes" if found.best == found.method else f"no: {found.best}"
     ability = "–" if found.ability is None else f"{found.ability:.2f} ({found.forgets})"
     shares = [r.changed_share for r in group if r.method == found.method and r.changed_share]
     share = f"{100 * sum(shares) / len(shares):.2f} %" if shares else "–"
-    efficacy = f"{100 * found.efficacy:+.1f} % ({found.retains})"
-    return f"| {name} | {found.method} | {beside} | {best} | {ability} | {efficacy} | {share} |"
+    efficacy = "–"
+    if found.efficacy is not None:
+        efficacy = f"{100 * found.efficacy:+.1f} % ({found.retains})"
+    return f"| {name} | {found.method} | {of}: {found.baselines} | {best} | {ability} | {efficacy} | {share} |"
 
 
 def _belongs(table: ResultTable, name: str, groups: Mapping[str, object]) -> bool:

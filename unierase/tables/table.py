@@ -103,17 +103,18 @@ class Comparison:
     """An edit against baselines, as the two sentences of the UniErase paper (arXiv
     2505.15674) compare them; over means of seeds. None: a number is missing.
 
-    method: the edit. best: who has the best Balance, the edit and its baselines compared.
-    forgets, retains: the baselines with the best FE and the best MU.
+    method: the edit. baselines: how many it is compared with. best: who has the best Balance, the edit and its baselines compared.
+    forgets, retains: the baselines with the best FE and the best MU (None: RWKU has neither).
     ability: the edit's over that of ``forgets``. efficacy: its FE over that of ``retains``, less 1.
     """
 
     method: str
+    baselines: int
     best: str | None
-    forgets: str
-    retains: str
+    forgets: str | None
+    retains: str | None
     ability: float | None
-    efficacy: float
+    efficacy: float | None
 
 
 EDITS = ("unierase", "unierase_retain")
@@ -137,7 +138,7 @@ def comparison(
     records: Sequence[RunRecord], edit: str = EDITS[0], baselines: Sequence[str] | None = None
 ) -> Comparison | None:
     """Comparable runs as the paper compares them; None without the edit and a baseline that have
-    FE and MU.
+    FE and MU, or at least a Balance.
 
     baselines: the methods compared with, tuned or not; None: all but variants of the edit.
     """
@@ -150,28 +151,27 @@ def comparison(
             numbers = [v for v in values if v is not None]
             if len(numbers) == len(values):
                 means.setdefault(method, {})[name] = statistics.fmean(numbers)
-    whole = {method: v for method, v in means.items() if {"FE", "MU"} <= v.keys()}
-    edits = [m for m in (f"{edit}-tuned", edit) if m in whole]
-    others = [m for m in sorted(whole) if m not in UNRANKED and not m.startswith("unierase")]
+    full = [method for method, v in means.items() if {"FE", "MU"} <= v.keys()]
+    known = sorted(m for m, v in means.items() if m in full or "balance" in v)
+    edits = [m for m in (f"{edit}-tuned", edit) if m in known]
+    others = [m for m in known if m not in UNRANKED and not m.startswith("unierase")]
     if baselines is not None:
         others = [m for m in others if m.removesuffix("-tuned") in baselines]
     if not edits or not others:
         return None
-    ours = whole[edits[0]]
-    forgets = max(others, key=lambda method: whole[method]["FE"])
-    retains = max(others, key=lambda method: whole[method]["MU"])
-    balanced = [method for method in (edits[0], *others) if "balance" in whole[method]]
+    ours = means[edits[0]]
+    measured = [m for m in others if m in full] if edits[0] in full else []
+    balanced = [m for m in (edits[0], *others) if "balance" in means[m]]
+    best = max(balanced, key=lambda m: means[m]["balance"]) if balanced else None
+    if not measured:
+        return Comparison(edits[0], len(others), best, None, None, None, None)
+    forgets = max(measured, key=lambda m: means[m]["FE"])
+    retains = max(measured, key=lambda m: means[m]["MU"])
     ability = None
-    if "ability" in ours and whole[forgets].get("ability"):
-        ability = ours["ability"] / whole[forgets]["ability"]
-    return Comparison(
-        edits[0],
-        max(balanced, key=lambda method: whole[method]["balance"]) if balanced else None,
-        forgets,
-        retains,
-        ability,
-        ours["FE"] / whole[retains]["FE"] - 1,
-    )
+    if "ability" in ours and means[forgets].get("ability"):
+        ability = ours["ability"] / means[forgets]["ability"]
+    efficacy = ours["FE"] / means[retains]["FE"] - 1
+    return Comparison(edits[0], len(others), best, forgets, retains, ability, efficacy)
 
 
 _ABILITY = ("ability", "accuracy")
@@ -188,11 +188,12 @@ def headlines(records: Sequence[RunRecord]) -> tuple[str, ...]:
             f"{found.method}'s ability is {found.ability:.2f} times that of {found.forgets}, the "
             "other method with the best FE"
         )
-    more = 100 * found.efficacy
-    words.append(
-        f"{found.method}'s FE is {abs(more):.1f} % {'above' if more >= 0 else 'below'} that of "
-        f"{found.retains}, the other method with the best MU"
-    )
+    if found.efficacy is not None:
+        more = 100 * found.efficacy
+        words.append(
+            f"{found.method}'s FE is {abs(more):.1f} % {'above' if more >= 0 else 'below'} that of "
+            f"{found.retains}, the other method with the best MU"
+        )
     return tuple(words)
 
 
