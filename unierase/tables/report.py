@@ -72,7 +72,8 @@ def _line(name: str, of: str, found: Comparison, group: Sequence[RunRecord]) -> 
     efficacy = "–"
     if found.efficacy is not None:
         efficacy = f"{100 * found.efficacy:+.1f} % ({found.retains})"
-    return f"| {name} | {found.method} | {of}: {found.baselines} | {best} | {ability} | {efficacy} | {share} |"
+    who = f"| {name} | {found.method} | {of}: {found.baselines}"
+    return f"{who} | {best} | {ability} | {efficacy} | {share} |"
 
 
 def _belongs(table: ResultTable, name: str, groups: Mapping[str, object]) -> bool:

@@ -103,7 +103,8 @@ class Comparison:
     """An edit against baselines, as the two sentences of the UniErase paper (arXiv
     2505.15674) compare them; over means of seeds. None: a number is missing.
 
-    method: the edit. baselines: how many it is compared with. best: who has the best Balance, the edit and its baselines compared.
+    method: the edit. baselines: how many it is compared with.
+    best: who has the best Balance, the edit and its baselines compared.
     forgets, retains: the baselines with the best FE and the best MU (None: RWKU has neither).
     ability: the edit's over that of ``forgets``. efficacy: its FE over that of ``retains``, less 1.
     """
