@@ -38,6 +38,8 @@ def main() -> int:
     write_compact(records, folder / COMPACT)
     # As they are read from there: the same document whether or not the runs are still at hand.
     records = list(load_records(folder).finished)
+    for stale in folder.glob(f"{arguments.study}-*.png"):
+        stale.unlink()
     figures: dict[str, list[str]] = {}
     for name, group in comparable_runs(records).items():
         for file, figure in group_figures(name, group).items():

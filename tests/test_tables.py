@@ -240,7 +240,7 @@ def test_attacks_have_a_table_and_a_figure() -> None:
     for run, rouge in zip(runs, (0.9, 0.3), strict=True):
         after(run)["attacks"] = {"bits4": {"FE": 0.2, "MU": 0.7, "forget_rouge": rouge}}
     table = result_tables(runs)[1]
-    assert table.name.endswith("-attacks")
+    assert table.name == "tofu-forget01-tiny-batch-robust-attacks"
     cells = {c.name: cell for c, cell in zip(table.columns, table.rows["b"], strict=True)}
     assert cells["bits4: forget ROUGE-L"].mean == 0.3 and cells["bits4: forget ROUGE-L"].rank == 1
     assert cells["no attack: FE"].mean == 0.6 and cells["bits4: MU"].mean == 0.7

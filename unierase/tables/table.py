@@ -55,7 +55,8 @@ def describe(record: RunRecord) -> str:
 
 
 def comparable_runs(records: Iterable[RunRecord]) -> dict[str, list[RunRecord]]:
-    """Records that may be compared, by a name for each group: one study, model, data, scenario.
+    """Records that may be compared, by a name for each group: one study, model, data, scenario,
+    and whether they were attacked.
 
     Runs that were scored on other rows, or made from other settings of data and scenario, never
     share a group.
@@ -67,7 +68,8 @@ def comparable_runs(records: Iterable[RunRecord]) -> dict[str, list[RunRecord]]:
     named = {}
     for key in sorted(groups, key=repr):
         first = groups[key][0]
-        parts = (first.study, first.data, first.split, first.model, first.scenario)
+        attacked = "robust" if attacks_of(first) else ""
+        parts = (first.study, first.data, first.split, first.model, first.scenario, attacked)
         name = "-".join(part for part in parts if part)
         count = taken[name] = taken.get(name, 0) + 1
         named[name if count == 1 else f"{name}-{count}"] = groups[key]
