@@ -38,13 +38,15 @@ def main() -> int:
     write_compact(records, folder / COMPACT)
     # As they are read from there: the same document whether or not the runs are still at hand.
     records = list(load_records(folder).finished)
-    for stale in folder.glob(f"{arguments.study}-*.png"):
-        stale.unlink()
     figures: dict[str, list[str]] = {}
     for name, group in comparable_runs(records).items():
         for file, figure in group_figures(name, group).items():
             figure.savefig(folder / f"{file}.png", dpi=110)
             figures.setdefault(name, []).append(f"{folder.name}/{file}.png")
+    drawn = {Path(path).name for paths in figures.values() for path in paths}
+    for stale in folder.glob(f"{arguments.study}-*.png"):
+        if stale.name not in drawn:
+            stale.unlink()
     written = out.read_text() if out.exists() else "# Results\n"
     write_text(out, merged(written, report(records, figures)))
     print(f"{len(records)} runs in {out}")

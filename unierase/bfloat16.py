@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 FEW_ROWS = 2
+"""Of the left factor: there is less to multiply than to widen."""
 
 
 @functools.cache
@@ -39,11 +40,18 @@ def widen_bfloat16_products() -> torch.library.Library | None:
     return kernels
 
 
-def _product(product: Any, left: Tensor, right: Tensor) -> Tensor:
-    """``product`` writes into a given tensor: that operator is not replaced, so it ends here."""
-    out = _factor(left, left).new_empty(*left.shape[:-1], right.shape[-1])
-    product(_factor(left, left), _factor(right, left), out=out)
-    return out.to(left.dtype)
+def _product(product: Any, *tensors: Tensor) -> Tensor:
+    """``product`` of ``tensors``, the last two its factors. It writes into a given tensor: that
+    operator is not replaced, so it ends here."""
+    import torch
+
+    kind = tensors[-1].dtype
+    if kind is torch.bfloat16 and tensors[-2].shape[-2] > FEW_ROWS:
+        tensors = tuple(tensor.float() for tensor in tensors)
+    left, right = tensors[-2:]
+    out = left.new_empty(*left.shape[:-1], right.shape[-1])
+    product(*tensors, out=out)
+    return out.to(kind)
 
 
 def _added_product(
@@ -51,17 +59,5 @@ def _added_product(
 ) -> Tensor:
     import torch
 
-    out = _factor(left, left).new_empty(left.shape[0], right.shape[-1])
-    factors = [_factor(tensor, left) for tensor in (added, left, right)]
-    torch.ops.aten.addmm.out(*factors, beta=beta, alpha=alpha, out=out)
-    return out.to(left.dtype)
-
-
-def _factor(tensor: Tensor, left: Tensor) -> Tensor:
-    """``tensor`` of a product with ``left``, in the type it is multiplied in: of a row or two there
-    is less to multiply than to widen."""
-    import torch
-
-    if tensor.dtype is torch.bfloat16 and left.shape[-2] > FEW_ROWS:
-        return tensor.float()
-    return tensor
+    scaled = functools.partial(torch.ops.aten.addmm.out, beta=beta, alpha=alpha)
+    return _product(scaled, added, left, right)

@@ -56,13 +56,10 @@ class Asked:
 
     def to(self, lm: LanguageModel) -> tuple[LanguageModel, str]:
         """The model in the format this is asked in, and the question to ask it."""
-        format, question = lm.prompt, self.question
-        if self.system:
-            described = format.with_system(self.system)
-            if described is None:
-                question = f"{self.system.strip()}\n\n{question}"
-            else:
-                format = described
+        format = lm.prompt.with_system(self.system) if self.system else lm.prompt
+        question = self.question
+        if format is None:
+            format, question = lm.prompt, f"{self.system.strip()}\n\n{question}"
         if self.opening:
             format = Opened(format, self.opening)
         return replace(lm, prompt=format), question

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from unierase.editing.prompts import EditPrompt
 from unierase.models.layers import decoder_layers, frozen, replaced_outputs
 from unierase.scoring.batching import batches_by_length
+from unierase.scoring.likelihood import logits_at
 from unierase.scoring.prefix import PrefixStates, Suffixes
 
 if TYPE_CHECKING:
@@ -75,16 +76,13 @@ class SuffixPass:
         """``predicted``: of each prompt, how many of its last tokens' logits are wanted (1)."""
         self.model = lm.model
         self.facts = torch.tensor([p.fact for p in prompts], device=lm.device)
-        self.weights = torch.tensor([p.weight for p in prompts], device=lm.device)
         suffixes = Suffixes.of([p.after for p in prompts], [p.position for p in prompts], lm)
         self.positions, self.mask = suffixes.positions, suffixes.mask
-        counts = list(predicted or [1] * len(prompts))
-        ends = suffixes.lengths.tolist()
-        wanted = [list(range(end - n, end)) for end, n in zip(ends, counts, strict=True)]
-        self.columns = torch.tensor([column for own in wanted for column in own], device=lm.device)
-        self.rows = torch.repeat_interleave(
-            torch.arange(len(prompts), device=lm.device), torch.tensor(counts, device=lm.device)
-        )
+        counts = torch.tensor(predicted or [1] * len(prompts), device=lm.device)
+        place = torch.arange(suffixes.ids.shape[1], device=lm.device)
+        ends = suffixes.lengths.to(lm.device)[:, None]
+        self.wanted = (place < ends) & (place >= ends - counts[:, None])
+        self.rows = self.wanted.nonzero()[:, 0]
         self.prefix: PrefixStates | None = None
         if any(p.position for p in prompts):
             self.prefix = PrefixStates.sharing(lm, [p.before for p in prompts])
@@ -107,12 +105,8 @@ class SuffixPass:
         self.hidden = self.states[:, 0].float()
 
     def _pass(self) -> torch.Tensor:
-        """Logits at the wanted positions, one row for each. The vocabulary is large: no others
-        are made."""
         cache = self.prefix.cache() if self.prefix is not None else None
-        head = self.model.get_output_embeddings()
-        handle = head.register_forward_pre_hook(lambda _, args: args[0][self.rows, self.columns])
-        try:
+        with logits_at(self.model, self.wanted):
             logits: torch.Tensor = self.model(
                 input_ids=self.ids,
                 attention_mask=self.mask,
@@ -120,8 +114,6 @@ class SuffixPass:
                 past_key_values=cache,
                 use_cache=cache is not None,
             ).logits
-        finally:
-            handle.remove()
         return logits
 
     def logits(self, delta: torch.Tensor | None) -> torch.Tensor:
@@ -191,19 +183,17 @@ def find_target_values(
     """
     pieces = []
     free = torch.ones(len(rows), dtype=torch.bool) if moving is None else moving
-    with _evaluating(lm.model), frozen(lm.model):
-        starts = range(0, len(rows), facts_per_batch)
-        steps = len(starts) * settings.steps
-        bar = tqdm(total=steps, desc="target values", disable=not progress, leave=False)
+    starts = range(0, len(rows), facts_per_batch)
+    steps = len(starts) * settings.steps
+    bar = tqdm(total=steps, desc="target values", disable=not progress, leave=False)
+    with bar, _evaluating(lm.model), frozen(lm.model):
         for start in starts:
             stop = min(start + facts_per_batch, len(rows))
             own = [replace(p, fact=p.fact - start) for p in prompts if start <= p.fact < stop]
             subjects = subject_prompts(lm, rows[start:stop]) if settings.kl else []
-            batch = targets[start:stop], layer, settings, free[start:stop]
-            done = bar.n
-            pieces.append(_optimise(lm, own, subjects, *batch, bar))
-            bar.update(done + settings.steps - bar.n)  # those that an early stop spared
-        bar.close()
+            sought, moved = targets[start:stop], free[start:stop]
+            pieces.append(_optimise(lm, own, subjects, sought, layer, settings, moved, bar))
+            bar.update(len(pieces) * settings.steps - bar.n)  # what an early stop spared
     return TargetValues(
         values=torch.cat([piece.values for piece in pieces], dim=1),
         probabilities=torch.cat([piece.probabilities for piece in pieces]),
@@ -239,10 +229,9 @@ class TargetPass:
             self.parts.append(_Part(suffixes, torch.tensor(counts, device=lm.device), tokens))
             order += chosen
         self.places = torch.tensor(order, device=lm.device).argsort()
-        passes = [part.suffixes for part in self.parts]
-        self.facts = self._in_order([suffixes.facts for suffixes in passes])
-        self.weights = self._in_order([suffixes.weights for suffixes in passes])
-        self.hidden = self._in_order([suffixes.hidden for suffixes in passes])
+        self.facts = torch.tensor([p.fact for p in prompts], device=lm.device)
+        self.weights = torch.tensor([p.weight for p in prompts], device=lm.device)
+        self.hidden = self._in_order([part.suffixes.hidden for part in self.parts])
 
     def log_probabilities(self, delta: torch.Tensor | None) -> torch.Tensor:
         """One for each prompt, (prompts,)."""
@@ -251,10 +240,9 @@ class TargetPass:
     def outcome(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Without a delta: the log-probabilities, and whether the target's first token is the
         likeliest, (prompts,) each."""
-        logits = [part.suffixes.logits(None) for part in self.parts]
-        parts = list(zip(self.parts, logits, strict=True))
-        means = self._in_order([part.means(own) for part, own in parts])
-        return means, self._in_order([part.says(own) for part, own in parts])
+        made = [(part, part.suffixes.logits(None)) for part in self.parts]
+        means = self._in_order([part.means(logits) for part, logits in made])
+        return means, self._in_order([part.says(logits) for part, logits in made])
 
     def _in_order(self, parts: Sequence[torch.Tensor]) -> torch.Tensor:
         """What each part has of its prompts, in the prompts' own order."""
