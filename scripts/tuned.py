@@ -19,7 +19,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from unierase.errors import UserError
@@ -55,13 +54,9 @@ def read_trials(runs: Path, kept: str) -> list[Trial]:
         if record.study != STUDY or record.status != "finished" or len(numbers) < 2:
             continue
         score = float(statistics.harmonic_mean(numbers))
-        overrides = [str(o) for o in OmegaConf.load(path.parent / ".hydra" / "overrides.yaml")]
-        values = {
-            override.key_or_group.removeprefix("method."): override.value()
-            for override in OverridesParser.create().parse_overrides(overrides)
-            if override.key_or_group.startswith("method.")
-        }
-        trials.append(Trial(record, values, kept, score))
+        if record.settings is None:
+            raise UserError(f"{path}: does not say what was set of its method; tune it again")
+        trials.append(Trial(record, record.settings, kept, score))
     return trials
 
 

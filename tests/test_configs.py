@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from unierase.config_types import check_types
 from unierase.experiment.run import evaluation_of
 from unierase.run_names import run_subdir
-from unierase.run_values import config_values, run_key
+from unierase.run_values import config_values, method_settings, run_key
 
 GROUPS = (
     "model",
@@ -133,3 +133,13 @@ def test_an_ablation_changes_what_it_says(name: str) -> None:
         assert target[last] != value or name == "prompt_last"
         target[last] = value
     assert ablated == whole
+
+
+def test_what_a_command_sets_of_its_method() -> None:
+    command = ["data=tofu", "method=npo_gd", "method.lr=1e-5", "method.name=mine", "seed=2"]
+    assert method_settings(command) == {"lr": 1e-5}
+    quoted = ["+method.corpus.path='a b'", "method.token.num_tokens=2", "method.layers=[1,2]"]
+    expected = {"token.num_tokens": 2, "layers": [1, 2], "corpus.path": "a b"}
+    assert method_settings([q.lstrip("+") for q in quoted]) == expected
+    assert method_settings(quoted) == expected
+    assert method_settings(["method=npo_gd", "method_x=1"]) == {}

@@ -66,6 +66,15 @@ def test_two_settings_of_a_method_are_two_rows() -> None:
     twice = [record("a", 0, 0.5), record("a", 0, 0.6, key="other")]
     table = result_tables(twice)[0]
     assert list(table.rows) == ["a (a0)", "a (other)"]
+    # What was set of a method is told, and never averaged with other settings as another seed.
+    low, high = {"lr": 1e-05, "epochs": 3}, {"lr": 1e-04, "epochs": 3}
+    runs = [record("a", 0, 0.5, settings=low), record("a", 1, 0.7, settings=low)]
+    runs.append(record("a", 2, 0.1, settings=high))
+    runs.append(record("a", 3, 0.2, settings={}))
+    table = result_tables(runs)[0]
+    first = {label: cells[0].mean for label, cells in table.rows.items()}
+    expected = {"a": 0.2, "a (epochs=3, lr=0.0001)": 0.1, "a (epochs=3, lr=1e-05)": 0.6}
+    assert first == pytest.approx(expected)
 
 
 def test_latex_escape() -> None:

@@ -58,13 +58,9 @@ def trial(
         study=study,
         notes=["the validation half of each set"],
         git_commit="0123456789abcdef",
+        settings={} if lr is None else {"lr": lr, "token.num_tokens": 2},
     )
     record.write(folder)
-    overrides = f"- method={method}\n- seed=0\n"
-    if lr is not None:
-        overrides += f"- method.lr={lr}\n- method.token.num_tokens=2\n"
-    (folder / ".hydra").mkdir()
-    (folder / ".hydra" / "overrides.yaml").write_text(overrides)
 
 
 def collected(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -127,6 +123,11 @@ def test_nothing_tuned_is_an_error(tmp_path: Path) -> None:
     assert done.returncode == 2 and "no finished trial found" in done.stderr
     done = collected("--runs", str(tmp_path / "nowhere"))
     assert done.returncode == 2 and "no such folder" in done.stderr
+    trial(tmp_path / "old", "npo_gd", 0.7, 0.1)
+    path = tmp_path / "old" / "result.json"
+    replace(read_record(path), settings=None).write(path.parent)
+    done = collected("--runs", str(tmp_path), "--out", str(tmp_path / "out"))
+    assert done.returncode == 2 and "does not say what was set of its method" in done.stderr
 
 
 TUNED = sorted((ROOT / "conf" / "tuned").glob("*/*.yaml"))

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from unierase.errors import UserError
 from unierase.run_names import register_resolvers
+from unierase.run_values import method_settings, run_key
 from unierase.sweep import JOURNAL, in_sweep, note, summary
 
 if TYPE_CHECKING:
@@ -50,8 +51,10 @@ class Outcome:
     skipped: bool = False
 
 
-def execute(cfg: DictConfig, folder: Path) -> Outcome:
+def execute(cfg: DictConfig, folder: Path, settings: Mapping[str, Any]) -> Outcome:
     """Run ``cfg`` in ``folder`` and write its record, whatever happens.
+
+    settings: what the command set of the method, for the record.
 
     Waits for another process that runs the same. Raises ``RunFailed`` after the record is written.
     """
@@ -67,12 +70,12 @@ def execute(cfg: DictConfig, folder: Path) -> Outcome:
         log.info("Another process is at this experiment; waiting for it (%s)", folder)
         lock.acquire()
     try:
-        return _execute(cfg, folder)
+        return _execute(cfg, folder, settings)
     finally:
         lock.release()
 
 
-def _execute(cfg: DictConfig, folder: Path) -> Outcome:
+def _execute(cfg: DictConfig, folder: Path, settings: Mapping[str, Any]) -> Outcome:
     from unierase.bfloat16 import widen_bfloat16_products
     from unierase.experiment.checkpoint import RunFolder
     from unierase.experiment.record import Clock, RunRecord, git_commit, installed_versions, now
@@ -80,7 +83,6 @@ def _execute(cfg: DictConfig, folder: Path) -> Outcome:
     from unierase.experiment.run import run_experiment
     from unierase.memory import keep_freed_memory
     from unierase.quiet import quiet_libraries
-    from unierase.run_values import run_key
 
     quiet_libraries()
     keep_freed_memory()
@@ -100,6 +102,7 @@ def _execute(cfg: DictConfig, folder: Path) -> Outcome:
         split=cfg.data.split,
         scenario=cfg.scenario.name,
         method=cfg.method.name,
+        settings=dict(settings),
         seed=cfg.seed,
         study=cfg.study,
         versions=installed_versions(),
@@ -211,7 +214,7 @@ def job(cfg: DictConfig) -> float | None:
     command = shlex.join(["python", "run.py", *overrides])
     try:
         check_tuned(HydraConfig.get().runtime.choices)
-        outcome = execute(cfg, folder)
+        outcome = execute(cfg, folder, method_settings(overrides))
     except RunFailed as error:
         print(f"error: {error.message}", file=sys.stderr)
         if not in_sweep():

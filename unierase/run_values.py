@@ -1,9 +1,11 @@
-"""What of a config decides a run's result, and the key that stands for it."""
+"""What of a config decides a run's result, the key that stands for it, and what a command set."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from unierase.files import content_key
@@ -37,3 +39,16 @@ def config_values(cfg: DictConfig) -> dict[str, Any]:
 def run_key(cfg: DictConfig) -> str:
     """16 hex digits that name an experiment: equal for equal configs."""
     return content_key(config_values(cfg))
+
+
+def method_settings(overrides: Sequence[str]) -> dict[str, Any]:
+    """What a command's ``overrides`` set of the method, but its name: ``method.lr=1e-4`` is
+    ``{"lr": 1e-4}``."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    settings = {
+        override.key_or_group.removeprefix("method."): override.value()
+        for override in parsed
+        if override.key_or_group.startswith("method.")
+    }
+    settings.pop("name", None)
+    return settings

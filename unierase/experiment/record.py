@@ -35,6 +35,7 @@ class RunRecord:
     scenario: str
     method: str
     seed: int
+    settings: dict[str, Any] | None = None
     schema: int = SCHEMA
     status: str = "running"
     study: str | None = None
@@ -53,6 +54,13 @@ class RunRecord:
     started: str | None = None
     finished: str | None = None
     error: dict[str, str] | None = None
+
+    @property
+    def label(self) -> str:
+        """The method and what was set of it: records of one label differ by their seeds."""
+        if not self.settings:
+            return self.method
+        return f"{self.method} ({', '.join(f'{k}={v}' for k, v in sorted(self.settings.items()))})"
 
     def write(self, folder: Path) -> None:
         """Write ``result.json`` into ``folder``, atomically."""
@@ -83,7 +91,7 @@ def record_of(values: Any, path: Path) -> RunRecord:
         raise UserError(f"{path}: schema {values['schema']}, this version reads {SCHEMA}")
     if values["status"] not in STATUSES:
         raise UserError(f"{path}: status {values['status']!r} is none of {', '.join(STATUSES)}")
-    for name in ("before", "after", "change", "error"):
+    for name in ("before", "after", "change", "error", "settings"):
         if not isinstance(values.get(name), (dict, type(None))):
             raise UserError(f"{path}: field {name} must be an object or null")
     if values["status"] == "finished" and not values.get("after"):

@@ -80,7 +80,7 @@ def difference(before: Any, after: Any) -> str:
 def result_table(record: RunRecord) -> Table:
     """Scores before and after unlearning, and the change."""
     before, after = record.before or {}, record.after or {}
-    table = Table(title=f"{record.method} · {record.data}/{record.split} · {record.scenario}")
+    table = Table(title=f"{record.label} · {record.data}/{record.split} · {record.scenario}")
     table.add_column("score")
     for heading in ("before", "after", "change"):
         table.add_column(heading, justify="right")

@@ -67,7 +67,7 @@ def _claims(groups: Mapping[str, Sequence[RunRecord]]) -> list[str]:
 def _line(name: str, of: str, found: Comparison, group: Sequence[RunRecord]) -> str:
     best = "yes" if found.best == found.method else f"no: {found.best}"
     ability = "–" if found.ability is None else f"{found.ability:.2f} ({found.forgets})"
-    shares = [r.changed_share for r in group if r.method == found.method and r.changed_share]
+    shares = [r.changed_share for r in group if r.label == found.method and r.changed_share]
     share = f"{100 * sum(shares) / len(shares):.2f} %" if shares else "–"
     efficacy = "–"
     if found.efficacy is not None:

@@ -146,8 +146,8 @@ def comparison(
     baselines: the methods compared with, tuned or not; None: all but variants of the edit.
     """
     means: dict[str, dict[str, float]] = {}
-    for method in {record.method for record in records}:
-        own = [record for record in records if record.method == method]
+    for method in {record.label for record in records}:
+        own = [record for record in records if record.label == method]
         names = {"FE": ("FE",), "MU": ("MU",), "balance": ("balance",), "ability": _ABILITY}
         for name, path in names.items():
             values = [value(record, ("after", *path)) for record in own]
@@ -156,10 +156,10 @@ def comparison(
                 means.setdefault(method, {})[name] = statistics.fmean(numbers)
     full = [method for method, v in means.items() if {"FE", "MU"} <= v.keys()]
     known = sorted(m for m, v in means.items() if m in full or "balance" in v)
-    edits = [m for m in (f"{edit}-tuned", edit) if m in known]
-    others = [m for m in known if m not in UNRANKED and not m.startswith("unierase")]
+    edits = [m for name in (f"{edit}-tuned", edit) for m in known if _name(m) == name]
+    others = [m for m in known if _name(m) not in UNRANKED and not m.startswith("unierase")]
     if baselines is not None:
-        others = [m for m in others if m.removesuffix("-tuned") in baselines]
+        others = [m for m in others if _name(m).removesuffix("-tuned") in baselines]
     if not edits or not others:
         return None
     ours = means[edits[0]]
@@ -178,6 +178,11 @@ def comparison(
 
 
 _ABILITY = ("ability", "accuracy")
+
+
+def _name(label: str) -> str:
+    """The method of a record's label, without what was set of it."""
+    return label.split(" ")[0]
 
 
 def headlines(records: Sequence[RunRecord]) -> tuple[str, ...]:
@@ -228,8 +233,8 @@ def _uneven_seeds(records: Sequence[RunRecord]) -> list[str]:
     """Methods that lack seeds which others have."""
     seeds = {record.seed for record in records}
     own = {
-        method: {record.seed for record in records if record.method == method}
-        for method in sorted({record.method for record in records})
+        method: {record.seed for record in records if record.label == method}
+        for method in sorted({record.label for record in records})
     }
     return [
         f"{method}: seed {', '.join(map(str, sorted(had)))} only"
@@ -255,7 +260,7 @@ def _table(
     first = records[0]
     by_method: dict[str, list[RunRecord]] = {}
     for record in records:
-        by_method.setdefault(record.method, []).append(record)
+        by_method.setdefault(record.label, []).append(record)
     rows: dict[str, list[Cell]] = {}
     for method in sorted(by_method):
         seeds = [record.seed for record in by_method[method]]
@@ -321,7 +326,7 @@ def _ranks(cells: Mapping[str, Cell], column: Column) -> dict[str, int]:
     shown = {
         label: float(column.shown(cell.mean)) * column.better
         for label, cell in cells.items()
-        if cell.mean is not None and label.split(" ")[0] not in UNRANKED
+        if cell.mean is not None and _name(label) not in UNRANKED
     }
     if len(shown) < 2:
         return {}
