@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,17 @@ def test_other_rows_make_another_table() -> None:
     longer = record("a", 0, 0.5, notes=["20 of 200 authors"])
     apart = result_tables([record("a", 0, 0.5), longer])[3]
     assert apart.notes[-1] == f"apart from {name}: nothing left out, not 20 of 200 authors"
+
+
+def test_other_targets_are_told() -> None:
+    taught = record("a", 0, 0.5)
+    anew = record("b", 0, 0.4, before=record("b", 0, 0.47).before)
+    alike = record("c", 0, 0.4, before=record("c", 0, 0.49).before)
+    seed = record("d", 1, 0.4, before=record("d", 1, 0.1).before)
+    said = "before unlearning, the model of b scored otherwise than that of a, by up to 0.030"
+    assert said in result_tables([taught, anew, alike, seed])[0].notes
+    notes = result_tables([replace(taught, seed=3), replace(alike, seed=3)])[0].notes
+    assert not [note for note in notes if note.startswith("before unlearning")]
 
 
 def test_two_settings_of_a_method_are_two_rows() -> None:

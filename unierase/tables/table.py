@@ -85,7 +85,7 @@ def result_tables(records: Iterable[RunRecord], intervals: bool = False) -> list
     tables = []
     first: dict[tuple[Any, ...], tuple[str, RunRecord]] = {}
     for name, group in comparable_runs(records).items():
-        notes = [*headlines(group), *_uneven_seeds(group)]
+        notes = [*headlines(group), *_uneven_seeds(group), *_other_targets(group)]
         alike, other = first.setdefault(_where(group[0]), (name, group[0]))
         if alike != name:
             notes.append(f"apart from {alike}: {_difference(other, group[0])}")
@@ -240,6 +240,33 @@ def _uneven_seeds(records: Sequence[RunRecord]) -> list[str]:
         f"{method}: seed {', '.join(map(str, sorted(had)))} only"
         for method, had in own.items()
         if had != seeds
+    ]
+
+
+SAME_TARGET = 0.02
+"""By how much the scores of two targets, taught alike on two kinds of machine, may differ."""
+
+
+def _other_targets(records: Sequence[RunRecord]) -> list[str]:
+    """Methods that began with another model than the first one did: one that scored otherwise,
+    on some set, before unlearning."""
+    apart: dict[str, float] = {}
+    first = min(records, key=lambda record: record.label)
+    for record in records:
+        off = [
+            abs(one - other)
+            for name in (first.before or {}).get("sets", {})
+            for score in ("probability", "rouge")
+            if (one := value(first, ("before", "sets", name, score))) is not None
+            and (other := value(record, ("before", "sets", name, score))) is not None
+        ]
+        if record.seed == first.seed and off and max(off) > SAME_TARGET:
+            apart[record.label] = max(apart.get(record.label, 0.0), *off)
+    if not apart:
+        return []
+    return [
+        f"before unlearning, the model of {', '.join(sorted(apart))} scored otherwise than that of "
+        f"{first.label}, by up to {max(apart.values()):.3f}"
     ]
 
 
