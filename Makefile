@@ -58,10 +58,10 @@ tune: smollm2 ## Try three or four settings of every method for `reproduce` (hou
 	$(TRY) method=none,retrain,in_context,guardrail
 	$(BIN)/python scripts/tuned.py --kept RE
 
-reproduce: smollm2 encoder ## Run the paper's tables on SmolLM2-135M (hours; goes on where it was) -> docs/results.md
+reproduce: smollm2 encoder ## Run the paper's tables on SmolLM2-135M (hours; goes on where it was) -> docs/results.md, README
 	failed=0; for experiment in $(PAPER); do \
 		$(BIN)/python run.py --multirun experiment=$$experiment $(ARGS) || failed=1; \
-	done; $(BIN)/python scripts/make_results.py && exit $$failed
+	done; $(BIN)/python scripts/make_results.py --readme README.md && exit $$failed
 
 format: setup ## Format the code
 	$(BIN)/ruff check --fix .

@@ -1,8 +1,10 @@
 """Write docs/results.md from the records of a study, and keep the records beside it.
 
 python scripts/make_results.py [--runs runs] [--study paper] [--out docs/results.md]
+                               [--readme README.md]
 
-Records that an earlier call kept count as well: a study may be run in parts.
+Records that an earlier call kept count as well: a study may be run in parts. --readme: a document
+that gets a table of all methods, between its lines <!-- overview --> and <!-- end of overview -->.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from unierase.errors import UserError
 from unierase.files import write_text
 from unierase.tables.figures import group_figures
 from unierase.tables.load import COMPACT, load_records, write_compact
+from unierase.tables.overview import with_overview
 from unierase.tables.report import merged, report
 from unierase.tables.table import comparable_runs
 
@@ -24,6 +27,9 @@ def main() -> int:
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder with runs")
     parser.add_argument("--study", default="paper", help="runs of this study only")
     parser.add_argument("--out", type=Path, default=Path("docs/results.md"))
+    parser.add_argument(
+        "--readme", type=Path, help="a document that gets an overview between its marks"
+    )
     arguments = parser.parse_args()
     out: Path = arguments.out
     folder = out.with_suffix("")
@@ -49,6 +55,9 @@ def main() -> int:
             stale.unlink()
     written = out.read_text() if out.exists() else "# Results\n"
     write_text(out, merged(written, report(records, figures)))
+    if arguments.readme is not None:
+        readme = arguments.readme.read_text()
+        write_text(arguments.readme, with_overview(readme, records))
     print(f"{len(records)} runs in {out}")
     return 0
 

@@ -11,6 +11,7 @@ from records import after, record
 
 from unierase.experiment.record import RunRecord
 from unierase.tables.load import COMPACT, load_records, write_compact
+from unierase.tables.overview import overview, with_overview
 from unierase.tables.report import START, merged, report
 from unierase.tables.table import PAPER_BASELINES, comparison, result_tables
 
@@ -123,7 +124,10 @@ def test_results_are_written_in_parts(tmp_path: Path) -> None:
     for number, run in enumerate(others):
         run.write(tmp_path / "more" / str(number))
     record("stranger", 0, 0.5).write(tmp_path / "more/x")  # of no study
-    subprocess.run([*command, str(tmp_path / "more")], check=True)
+    readme = tmp_path / "README.md"
+    readme.write_text("Mine\n<!-- overview -->\n<!-- end of overview -->\n")
+    subprocess.run([*command, str(tmp_path / "more"), "--readme", str(readme)], check=True)
+    assert readme.read_text().startswith("Mine\n<!-- overview -->\n| method | batch: FE† ↑ |")
     text = out.read_text()
     assert all(run.method in text for run in runs()) and "stranger" not in text
     assert (out.parent / "results/paper-tofu-forget01-tiny-batch.png").exists()
@@ -133,3 +137,55 @@ def test_results_are_written_in_parts(tmp_path: Path) -> None:
     missing = [*command, str(tmp_path / "nothing"), "--study", "no"]
     done = subprocess.run(missing, capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.startswith("error: ")
+
+
+def overview_runs() -> list[RunRecord]:
+    """Two methods and the target in batch, one of them in a sequence and on people, too; a second
+    seed, and a run with settings of its own."""
+    people = scored("npo-tuned", 0.5, 0.5, 0.1, data="return", split="people", key="people")
+    sequence = scored("npo-tuned", 0.5, 0.1, 0.1, scenario="sequential", key="sequence")
+    after(sequence)["sets"]["earlier"] = {"rows": 4, "rouge": 0.25}
+    again = scored("npo-tuned", 0.4, 0.6, 0.1, key="again")
+    again.seed = 1
+    return [
+        scored("none", 0.1, 0.9, 0.1),
+        scored("ga", 0.6, 0.2, 0.1),
+        scored("npo-tuned", 0.6, 0.6, 0.1),
+        again,
+        sequence,
+        people,
+        scored("ga", 0.9, 0.9, 0.1, settings={"lr": 1.0}, key="set"),
+    ]
+
+
+def test_the_overview_has_every_method_once() -> None:
+    table = overview(overview_runs())
+    assert table is not None
+    assert [column.name for column in table.columns] == [
+        "batch: FE†",  # three of five scores, in every row
+        "batch: MU",
+        "batch: Balance†",
+        "in a row: Balance†",
+        "in a row: Earlier ROUGE-L",
+        "RETURN: Balance†",
+    ]
+    # The yardstick, then by Balance: npo 0.6 and 0.48, ga 0.3.
+    assert list(table.rows) == ["none", "npo", "ga"]
+    npo = [cell.mean for cell in table.rows["npo"]]
+    assert npo[0] == 0.5 and npo[4] == 0.25 and npo[5] == 0.5
+    assert table.rows["ga"][3].mean is None and table.rows["ga"][2].rank == 2
+    assert not table.rows["ga"][0].partial
+    assert overview([]) is None
+    twins = overview([scored("ga", 0.5, 0.5, 0.1), scored("ga-tuned", 0.6, 0.6, 0.1)])
+    assert twins is not None and list(twins.rows) == ["ga-tuned", "ga"]
+
+
+def test_the_overview_stands_between_its_marks() -> None:
+    document = "Before\n<!-- overview -->\nold\n<!-- end of overview -->\nAfter\n"
+    written = with_overview(document, overview_runs())
+    assert written.startswith("Before\n<!-- overview -->\n| method | batch: FE† ↑ |")
+    assert "| npo | <u>0.50 ± 0.14</u> |" in written and "old" not in written
+    assert written.endswith("|\n<!-- end of overview -->\nAfter\n")
+    assert with_overview(written, overview_runs()) == written
+    assert with_overview(document, []) == document
+    assert with_overview("no marks\n", overview_runs()) == "no marks\n"

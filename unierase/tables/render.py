@@ -27,24 +27,25 @@ def text(cell: Cell, column: Column) -> str:
 
 def markdown(table: ResultTable) -> str:
     """GitHub Markdown; the best of a column bold, the second underlined."""
+    lines = [f"### {table.name}", "", table.caption + ".", "", grid(table), "", *table.notes]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def grid(table: ResultTable) -> str:
+    """The table alone, in Markdown."""
 
     def shown(cell: Cell, column: Column) -> str:
         plain = text(cell, column)
         return {1: f"**{plain}**", 2: f"<u>{plain}</u>"}.get(cell.rank or 0, plain)
 
     lines = [
-        f"### {table.name}",
-        "",
-        table.caption + ".",
-        "",
         "| method | " + " | ".join(column.heading for column in table.columns) + " |",
         "| --- |" + " ---: |" * len(table.columns),
     ]
     for label, cells in table.rows.items():
         row = (shown(c, column) for c, column in zip(cells, table.columns, strict=True))
         lines.append(f"| {label} | " + " | ".join(row) + " |")
-    lines += ["", *table.notes]
-    return "\n".join(lines).rstrip() + "\n"
+    return "\n".join(lines)
 
 
 def latex_escape(plain: str) -> str:

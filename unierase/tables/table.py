@@ -89,14 +89,14 @@ def result_tables(records: Iterable[RunRecord], intervals: bool = False) -> list
         alike, other = first.setdefault(_where(group[0]), (name, group[0]))
         if alike != name:
             notes.append(f"apart from {alike}: {_difference(other, group[0])}")
-        tables.append(_table(name, group, SCORES, notes, intervals))
+        tables.append(table_of(name, group, SCORES, notes, intervals))
         rounds = len(group[0].rounds)
         if group[0].scenario == "sequential" and rounds > 1:
-            tables.append(_table(f"{name}-rounds", group, by_round(rounds)))
+            tables.append(table_of(f"{name}-rounds", group, by_round(rounds)))
         if attacks := attacks_of(group[0]):
-            tables.append(_table(f"{name}-attacks", group, by_attack(attacks)))
-        tables.append(_table(f"{name}-memorisation", group, MEMORISATION))
-        tables.append(_table(f"{name}-cost", group, COST))
+            tables.append(table_of(f"{name}-attacks", group, by_attack(attacks)))
+        tables.append(table_of(f"{name}-memorisation", group, MEMORISATION))
+        tables.append(table_of(f"{name}-cost", group, COST))
     return [table for table in tables if table.columns]
 
 
@@ -277,13 +277,15 @@ def _is_partial(record: RunRecord, column: Column) -> bool:
     return any(after.get(f"{n}_scores") != after.get(f"{n}_scores_full") for n in names)
 
 
-def _table(
+def table_of(
     name: str,
     records: Sequence[RunRecord],
     of: Sequence[Column],
     more: Sequence[str] = (),
     intervals: bool = False,
 ) -> ResultTable:
+    """Comparable runs: a row for each method with the same settings, a column for each ``of`` that
+    some row has. more: notes beside those on marks."""
     first = records[0]
     by_method: dict[str, list[RunRecord]] = {}
     for record in records:
