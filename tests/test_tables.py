@@ -16,6 +16,7 @@ from unierase.experiment.report import result_table
 from unierase.tables.columns import Column
 from unierase.tables.figures import (
     attacks_figure,
+    best_settings,
     cost_figure,
     pareto_front,
     rounds_figure,
@@ -142,15 +143,33 @@ def test_result_table_marks_partial_scores() -> None:
 
 
 def test_trade_off_curves() -> None:
-    runs = [record("b", 0, 0.5), record("a", 0, 0.9), record("b", 1, 0.4)]
-    assert runs[2].after is not None
-    runs[2].after["MU"] = 0.6
+    low, high = {"lr": 0.1}, {"lr": 0.2}
+    runs = [record("b", 0, 0.5, settings=low), record("a", 0, 0.9)]
+    runs += [record("b", 0, 0.3, settings=high), record("b", 1, 0.5, settings=high)]
+    for run, mu in zip(runs[2:], (0.5, 0.7), strict=True):
+        after(run)["MU"] = mu
     incomplete = record("c", 0, 0.1)
     assert incomplete.after is not None
     incomplete.after["MU"] = None
     a, b = trade_off([*runs, incomplete])
     assert (a.method, a.retained, a.forgotten) == ("a", (0.8,), (0.9,))
-    assert (b.method, b.retained, b.forgotten) == ("b", (0.6, 0.8), (0.4, 0.5))
+    # A point for each of its settings; of two seeds their mean.
+    assert b.method == "b" and b.retained == pytest.approx((0.6, 0.8))
+    assert b.forgotten == pytest.approx((0.4, 0.5))
+
+
+def test_a_figure_may_show_the_best_settings_alone() -> None:
+    def run(method: str, seed: int, balance: float, **settings: float) -> RunRecord:
+        done = record(method, seed, 0.5, settings=settings)
+        after(done)["balance"] = balance
+        return done
+
+    tuned = [run("b-tuned", 0, 0.5), run("b-tuned", 1, 0.1)]
+    other = [run("b", 0, 0.4, lr=0.1), run("b", 0, 0.2, lr=0.2)]
+    alone = run("a", 0, 0.0)
+    # 0.3, the mean of the tuned one's seeds, is below 0.4.
+    assert best_settings([*tuned, *other, alone]) == [other[0], alone]
+    assert best_settings([*tuned, other[1], alone]) == [*tuned, alone]
 
 
 def test_figures_are_drawn_by_group(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from unierase.experiment.record import RunRecord
 from unierase.tables.columns import attacks_of, value
-from unierase.tables.table import UNRANKED, describe
+from unierase.tables.table import UNRANKED, by_settings, describe
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,7 +42,8 @@ def styles(methods: Iterable[str]) -> dict[str, Style]:
 
 @dataclass(frozen=True)
 class Curve:
-    """Runs of one method: retained utility MU, forget efficacy FE, in order of MU."""
+    """One method: retained utility MU and forget efficacy FE of each of its settings, means over
+    seeds, in order of MU."""
 
     method: str
     retained: tuple[float, ...]
@@ -52,10 +53,10 @@ class Curve:
 def trade_off(records: Sequence[RunRecord]) -> list[Curve]:
     """A curve for every method; runs without MU or FE are left out."""
     points: dict[str, list[tuple[float, float]]] = {}
-    for record in records:
-        retained, forgotten = value(record, ("after", "MU")), value(record, ("after", "FE"))
+    for own in by_settings(records).values():
+        retained, forgotten = (mean_of(own, ("after", name)) for name in ("MU", "FE"))
         if retained is not None and forgotten is not None:
-            points.setdefault(record.method, []).append((retained, forgotten))
+            points.setdefault(own[0].method, []).append((retained, forgotten))
     return [
         Curve(method, *zip(*sorted(own), strict=True)) for method, own in sorted(points.items())
     ]
@@ -241,15 +242,32 @@ def cost_figure(records: Sequence[RunRecord]) -> Figure | None:
     return figure
 
 
+def best_settings(records: Sequence[RunRecord]) -> list[RunRecord]:
+    """Of a method that was run with several settings, tuned ones included, the runs with those of
+    the highest Balance, means over seeds."""
+    labels: dict[str, set[str]] = {}
+    for record in records:
+        labels.setdefault(record.method.removesuffix("-tuned"), set()).add(record.label)
+
+    def balance(label: str) -> float:
+        mean = mean_of([r for r in records if r.label == label], ("after", "balance"))
+        return -1.0 if mean is None else mean
+
+    kept = {max(sorted(own), key=balance) for own in labels.values()}
+    return [record for record in records if record.label in kept]
+
+
 def group_figures(name: str, records: Sequence[RunRecord]) -> dict[str, Figure]:
-    """Every figure there is of comparable runs, by file name; none without FE and MU."""
+    """Every figure there is of comparable runs, by file name; none without FE and MU. All but the
+    first show every method once."""
     if not trade_off(records):
         return {}
+    once = best_settings(records)
     figures = {
         name: trade_off_figure(records),
-        f"{name}-rounds": rounds_figure(records) if records[0].scenario == "sequential" else None,
-        f"{name}-attacks": attacks_figure(records),
-        f"{name}-cost": cost_figure(records),
+        f"{name}-rounds": rounds_figure(once) if records[0].scenario == "sequential" else None,
+        f"{name}-attacks": attacks_figure(once),
+        f"{name}-cost": cost_figure(once),
     }
     return {file: figure for file, figure in figures.items() if figure is not None}
 

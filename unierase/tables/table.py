@@ -270,6 +270,21 @@ def _other_targets(records: Sequence[RunRecord]) -> list[str]:
     ]
 
 
+def by_settings(records: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
+    """Comparable runs of one method with the same settings, which differ by their seeds, by
+    label."""
+    labels: dict[str, list[RunRecord]] = {}
+    for record in records:
+        labels.setdefault(record.label, []).append(record)
+    result: dict[str, list[RunRecord]] = {}
+    for label, own in sorted(labels.items()):
+        if len({record.seed for record in own}) == len(own):
+            result[label] = own
+        else:  # one label and seed twice: settings that were not recorded
+            result |= {f"{label} ({record.key[:8]})": [record] for record in own}
+    return result
+
+
 def _is_partial(record: RunRecord, column: Column) -> bool:
     after = record.after or {}
     name = str(column.path[-1])
@@ -287,19 +302,10 @@ def table_of(
     """Comparable runs: a row for each method with the same settings, a column for each ``of`` that
     some row has. more: notes beside those on marks."""
     first = records[0]
-    by_method: dict[str, list[RunRecord]] = {}
-    for record in records:
-        by_method.setdefault(record.label, []).append(record)
-    rows: dict[str, list[Cell]] = {}
-    for method in sorted(by_method):
-        seeds = [record.seed for record in by_method[method]]
-        if len(set(seeds)) != len(seeds):
-            # The same method and seed twice means two settings of the method.
-            for record in by_method[method]:
-                label = f"{method} ({record.key[:8]})"
-                rows[label] = [_cell([record], column, intervals) for column in of]
-        else:
-            rows[method] = [_cell(by_method[method], column, intervals) for column in of]
+    rows = {
+        label: [_cell(own, column, intervals) for column in of]
+        for label, own in by_settings(records).items()
+    }
     used = [i for i in range(len(of)) if any(r[i].mean is not None for r in rows.values())]
     ranked = {label: list(cells) for label, cells in rows.items()}
     for i in used:
