@@ -16,7 +16,6 @@ from unierase.experiment.report import result_table
 from unierase.tables.columns import Column
 from unierase.tables.figures import (
     attacks_figure,
-    best_settings,
     cost_figure,
     pareto_front,
     rounds_figure,
@@ -26,7 +25,7 @@ from unierase.tables.figures import (
 from unierase.tables.load import load_records
 from unierase.tables.page import page
 from unierase.tables.render import comma_separated, latex, latex_escape, markdown
-from unierase.tables.table import headlines, result_tables
+from unierase.tables.table import best_settings, headlines, result_tables
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "make_tables.py"
 FIGURES = SCRIPT.with_name("make_figures.py")

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import io
-import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from textwrap import fill
 from typing import TYPE_CHECKING
 
 from unierase.experiment.record import RunRecord
-from unierase.tables.columns import attacks_of, value
-from unierase.tables.table import UNRANKED, by_settings, describe
+from unierase.tables.columns import attacks_of
+from unierase.tables.table import UNRANKED, best_settings, by_settings, describe, mean_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -242,21 +241,6 @@ def cost_figure(records: Sequence[RunRecord]) -> Figure | None:
     return figure
 
 
-def best_settings(records: Sequence[RunRecord]) -> list[RunRecord]:
-    """Of a method that was run with several settings, tuned ones included, the runs with those of
-    the highest Balance, means over seeds."""
-    labels: dict[str, set[str]] = {}
-    for record in records:
-        labels.setdefault(record.method.removesuffix("-tuned"), set()).add(record.label)
-
-    def balance(label: str) -> float:
-        mean = mean_of([r for r in records if r.label == label], ("after", "balance"))
-        return -1.0 if mean is None else mean
-
-    kept = {max(sorted(own), key=balance) for own in labels.values()}
-    return [record for record in records if record.label in kept]
-
-
 def group_figures(name: str, records: Sequence[RunRecord]) -> dict[str, Figure]:
     """Every figure there is of comparable runs, by file name; none without FE and MU. All but the
     first show every method once."""
@@ -270,10 +254,3 @@ def group_figures(name: str, records: Sequence[RunRecord]) -> dict[str, Figure]:
         f"{name}-cost": cost_figure(once),
     }
     return {file: figure for file, figure in figures.items() if figure is not None}
-
-
-def mean_of(records: Sequence[RunRecord], path: Sequence[str | int]) -> float | None:
-    """The mean of a number over records; None where one has none."""
-    values = [value(record, path) for record in records]
-    present = [v for v in values if v is not None]
-    return statistics.fmean(present) if present and len(present) == len(values) else None

@@ -8,7 +8,15 @@ from dataclasses import replace
 from unierase.experiment.record import RunRecord
 from unierase.tables.columns import SCORES, attacks_of
 from unierase.tables.render import grid
-from unierase.tables.table import UNRANKED, Cell, ResultTable, comparable_runs, table_of
+from unierase.tables.table import (
+    UNRANKED,
+    Cell,
+    ResultTable,
+    best_settings,
+    comparable_runs,
+    method_of,
+    table_of,
+)
 
 START, END = "<!-- overview -->", "<!-- end of overview -->"
 """Between these lines of a document stands the table; the rest is somebody's words."""
@@ -25,20 +33,20 @@ PEOPLE = {"rwku": "RWKU", "return": "RETURN"}
 
 
 def overview(records: Sequence[RunRecord]) -> ResultTable | None:
-    """A row for each method, as tuned, and columns from each kind of runs; the yardsticks first,
-    then by the first Balance. A column of partial scores alone has its mark in its heading. None
-    without runs.
+    """A row for each method and columns from each kind of runs, there with its best settings; the
+    yardsticks first, then by the first Balance. A column of partial scores alone has its mark in
+    its heading. None without runs.
 
-    Left out: runs under attack, runs with settings of their own, and a second group of runs of one
-    data set and scenario.
+    Left out: runs under attack, and a second group of runs of one data set and scenario.
     """
-    plain = [r for r in records if not r.settings and not attacks_of(r)]
     first: dict[tuple[str, str], ResultTable] = {}
-    for name, group in comparable_runs(plain).items():
+    for name, group in comparable_runs(r for r in records if not attacks_of(r)).items():
         kind = (group[0].scenario, group[0].data)
         wanted = ("Balance",) if group[0].data in PEOPLE else SHOWN[group[0].scenario]
         columns = [replace(c, digits=2) for c in SCORES if c.name in wanted]
-        first.setdefault(kind, table_of(name, group, columns))
+        table = table_of(name, best_settings(group), columns)
+        own = {_method(label): cells for label, cells in table.rows.items()}
+        first.setdefault(kind, replace(table, rows=own))
     kinds = sorted(first, key=lambda kind: (kind[1] in PEOPLE, list(SHOWN).index(kind[0]), kind))
     labels = {label for table in first.values() for label in table.rows}
     columns = [
@@ -68,14 +76,15 @@ def overview(records: Sequence[RunRecord]) -> ResultTable | None:
         mean = rows[label][balance].mean
         return yardstick, 0.0 if mean is None else -mean, label
 
-    ordered = {
-        label if (short := label.removesuffix("-tuned")) in labels else short: tuple(rows[label])
-        for label in sorted(labels, key=place)
-    }
+    ordered = {label: tuple(rows[label]) for label in sorted(labels, key=place)}
     return ResultTable("overview", "", tuple(columns), ordered, ())
 
 
 _MISSING = Cell(None, None, False)
+
+
+def _method(label: str) -> str:
+    return method_of(label).removesuffix("-tuned")
 
 
 def _title(scenario: str, data: str) -> str:

@@ -156,10 +156,10 @@ def comparison(
                 means.setdefault(method, {})[name] = statistics.fmean(numbers)
     full = [method for method, v in means.items() if {"FE", "MU"} <= v.keys()]
     known = sorted(m for m, v in means.items() if m in full or "balance" in v)
-    edits = [m for name in (f"{edit}-tuned", edit) for m in known if _name(m) == name]
-    others = [m for m in known if _name(m) not in UNRANKED and not m.startswith("unierase")]
+    edits = [m for name in (f"{edit}-tuned", edit) for m in known if method_of(m) == name]
+    others = [m for m in known if method_of(m) not in UNRANKED and not m.startswith("unierase")]
     if baselines is not None:
-        others = [m for m in others if _name(m).removesuffix("-tuned") in baselines]
+        others = [m for m in others if method_of(m).removesuffix("-tuned") in baselines]
     if not edits or not others:
         return None
     ours = means[edits[0]]
@@ -180,7 +180,7 @@ def comparison(
 _ABILITY = ("ability", "accuracy")
 
 
-def _name(label: str) -> str:
+def method_of(label: str) -> str:
     """The method of a record's label, without what was set of it."""
     return label.split(" ")[0]
 
@@ -285,6 +285,28 @@ def by_settings(records: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
     return result
 
 
+def best_settings(records: Sequence[RunRecord]) -> list[RunRecord]:
+    """Of a method that was run with several settings, tuned ones included, the runs with those of
+    the highest Balance, means over seeds."""
+    labels: dict[str, set[str]] = {}
+    for record in records:
+        labels.setdefault(record.method.removesuffix("-tuned"), set()).add(record.label)
+
+    def balance(label: str) -> float:
+        mean = mean_of([r for r in records if r.label == label], ("after", "balance"))
+        return -1.0 if mean is None else mean
+
+    kept = {max(sorted(own), key=balance) for own in labels.values()}
+    return [record for record in records if record.label in kept]
+
+
+def mean_of(records: Sequence[RunRecord], path: Sequence[str | int]) -> float | None:
+    """The mean of a number over records; None where one has none."""
+    values = [value(record, path) for record in records]
+    present = [v for v in values if v is not None]
+    return statistics.fmean(present) if present and len(present) == len(values) else None
+
+
 def _is_partial(record: RunRecord, column: Column) -> bool:
     after = record.after or {}
     name = str(column.path[-1])
@@ -361,7 +383,7 @@ def _ranks(cells: Mapping[str, Cell], column: Column) -> dict[str, int]:
     shown = {
         label: float(column.shown(cell.mean)) * column.better
         for label, cell in cells.items()
-        if cell.mean is not None and _name(label) not in UNRANKED
+        if cell.mean is not None and method_of(label) not in UNRANKED
     }
     if len(shown) < 2:
         return {}
