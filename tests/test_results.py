@@ -51,6 +51,14 @@ def test_the_edit_is_compared_with_baselines_alone() -> None:
     few = comparison(runs(), baselines=PAPER_BASELINES)
     assert few is not None and few.retains == "ga_gd-tuned" and few.efficacy == 0.6 / 0.8 - 1
     assert comparison([*runs()[:2], *runs()[3:]], baselines=PAPER_BASELINES) is None
+    assert (found.baselines, few.baselines) == (2, 1)
+    more = scored("ga_gd", 0.5, 0.9, 0.1, settings={"lr": 0.1})
+    several = comparison([*runs(), more])
+    assert several is not None and (several.baselines, several.settings) == (2, 3)
+    # 2 x 0.5 x 0.9 / 1.4 = 0.643, below the edit's 0.686. MU 0.9 twice: the first by name, ga_gd.
+    assert several.best == "unierase-tuned" and several.retains == "ga_gd (lr=0.1)"
+    lines = report([*runs(), more], {})
+    assert "| all: 2 (3 settings) | yes |" in lines
     assert comparison(runs()[1:]) is None and comparison(runs()[:2]) is None
 
 

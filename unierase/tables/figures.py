@@ -126,6 +126,7 @@ CURVES = (
     ("forget efficacy FE", ("FE",)),
     ("retained utility MU", ("MU",)),
     ("earlier tasks' ROUGE-L", ("sets", "earlier", "rouge")),
+    ("retained rows' ROUGE-L", ("sets", "retain", "rouge")),
 )
 
 
@@ -137,10 +138,10 @@ def rounds_figure(records: Sequence[RunRecord]) -> Figure | None:
     rounds = max(len(record.rounds) for record in records)
     if rounds < 2:
         return None
-    figure = Figure(figsize=(11, 3.8), layout="constrained")
+    figure = Figure(figsize=(10, 6.5), layout="constrained")
     look = styles(record.label for record in records)
     for place, (title, path) in enumerate(CURVES, start=1):
-        axes = figure.add_subplot(1, len(CURVES), place)
+        axes = figure.add_subplot(2, 2, place)
         for method, style in look.items():
             own = [record for record in records if record.label == method]
             points = [(n + 1, mean_of(own, ("rounds", n, "metrics", *path))) for n in range(rounds)]
@@ -161,8 +162,8 @@ def rounds_figure(records: Sequence[RunRecord]) -> Figure | None:
         axes.grid(alpha=0.3)
     # Of the first panel, which has every method; the others are drawn alike.
     handles, _ = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles=handles, loc="outside right upper", fontsize=8)
-    figure.suptitle(describe(records[0]), fontsize=8)
+    figure.legend(handles=handles, loc="outside right center", fontsize=8)
+    figure.suptitle(fill(describe(records[0]), 110), fontsize=8)
     return figure
 
 

@@ -73,6 +73,8 @@ def _line(name: str, of: str, found: Comparison, group: Sequence[RunRecord]) -> 
     if found.efficacy is not None:
         efficacy = f"{100 * found.efficacy:+.1f} % ({found.retains})"
     who = f"| {name} | {found.method} | {of}: {found.baselines}"
+    if found.settings > found.baselines:
+        who += f" ({found.settings} settings)"
     return f"{who} | {best} | {ability} | {efficacy} | {share} |"
 
 

@@ -105,7 +105,8 @@ class Comparison:
     """An edit against baselines, as the two sentences of the UniErase paper (arXiv
     2505.15674) compare them; over means of seeds. None: a number is missing.
 
-    method: the edit. baselines: how many it is compared with.
+    method: the edit. baselines: how many methods it is compared with; settings: how many of those,
+    counted once for each of their settings.
     best: who has the best Balance, the edit and its baselines compared.
     forgets, retains: the baselines with the best FE and the best MU (None: RWKU has neither).
     ability: the edit's over that of ``forgets``. efficacy: its FE over that of ``retains``, less 1.
@@ -113,6 +114,7 @@ class Comparison:
 
     method: str
     baselines: int
+    settings: int
     best: str | None
     forgets: str | None
     retains: str | None
@@ -162,19 +164,20 @@ def comparison(
         others = [m for m in others if method_of(m).removesuffix("-tuned") in baselines]
     if not edits or not others:
         return None
+    counts = (len({method_of(m).removesuffix("-tuned") for m in others}), len(others))
     ours = means[edits[0]]
     measured = [m for m in others if m in full] if edits[0] in full else []
     balanced = [m for m in (edits[0], *others) if "balance" in means[m]]
     best = max(balanced, key=lambda m: means[m]["balance"]) if balanced else None
     if not measured:
-        return Comparison(edits[0], len(others), best, None, None, None, None)
+        return Comparison(edits[0], *counts, best, None, None, None, None)
     forgets = max(measured, key=lambda m: means[m]["FE"])
     retains = max(measured, key=lambda m: means[m]["MU"])
     ability = None
     if "ability" in ours and means[forgets].get("ability"):
         ability = ours["ability"] / means[forgets]["ability"]
     efficacy = ours["FE"] / means[retains]["FE"] - 1
-    return Comparison(edits[0], len(others), best, forgets, retains, ability, efficacy)
+    return Comparison(edits[0], *counts, best, forgets, retains, ability, efficacy)
 
 
 _ABILITY = ("ability", "accuracy")
