@@ -48,7 +48,7 @@ def test_cells_are_means_over_seeds() -> None:
     assert lines[2].startswith("c,0.9,,0.8,,")
     assert cost.name == "tofu-forget01-tiny-batch-cost"
     assert [column.name for column in cost.columns] == ["Unlearning s"]
-    assert "a_b: seed 0, 1 only" not in table.notes and "c: seed 0 only" in table.notes
+    assert "seed 0, 1 only: a_b" not in table.notes and "seed 0 only: c, none" in table.notes
 
 
 def test_other_rows_make_another_table() -> None:

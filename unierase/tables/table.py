@@ -233,16 +233,16 @@ def _difference(one: RunRecord, other: RunRecord) -> str:
 
 
 def _uneven_seeds(records: Sequence[RunRecord]) -> list[str]:
-    """Methods that lack seeds which others have."""
+    """Which methods lack seeds that others have."""
     seeds = {record.seed for record in records}
-    own = {
-        method: {record.seed for record in records if record.label == method}
-        for method in sorted({record.label for record in records})
-    }
+    having: dict[tuple[int, ...], list[str]] = {}
+    for label in sorted({record.label for record in records}):
+        own = tuple(sorted({record.seed for record in records if record.label == label}))
+        having.setdefault(own, []).append(label)
     return [
-        f"{method}: seed {', '.join(map(str, sorted(had)))} only"
-        for method, had in own.items()
-        if had != seeds
+        f"seed {', '.join(map(str, own))} only: {', '.join(labels)}"
+        for own, labels in sorted(having.items())
+        if set(own) != seeds
     ]
 
 
