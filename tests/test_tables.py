@@ -63,6 +63,16 @@ def test_other_rows_make_another_table() -> None:
     assert apart.notes[-1] == f"apart from {name}: nothing left out, not 20 of 200 authors"
 
 
+def test_seeds_hold_out_other_rows_and_share_a_table() -> None:
+    runs = [record("a", seed, 0.5) for seed in (0, 1)]
+    for run, rows in zip(runs, (4, 8), strict=True):
+        after(run)["sets"]["held_out"] = {"rows": rows, "rouge": 0.9}
+    table = result_tables(runs)[0]
+    assert [str(column.name) for column in table.columns][-1] == "Held-out ROUGE-L"
+    # Two equal values deviate by nothing, and are not said to by 0.0e+00 or the like.
+    assert "| a | 0.500 ± 0.000† |" in markdown(table)
+
+
 def test_other_targets_are_told() -> None:
     taught = record("a", 0, 0.5)
     anew = record("b", 0, 0.4, before=record("b", 0, 0.47).before)

@@ -18,7 +18,7 @@ def text(cell: Cell, column: Column) -> str:
         return "–"
     number = column.shown(cell.mean)
     if cell.deviation is not None:
-        number += f" ± {column.shown(cell.deviation)}"
+        number += f" ± {cell.deviation * column.scale:.{column.digits}f}"
     if cell.interval is not None:
         low, high = (column.shown(end) for end in cell.interval)
         number += f" [{low}, {high}]"
