@@ -59,14 +59,20 @@ def weights(out: Unlearned) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("method", ["npo_gd", "rmu"])
 def test_two_processes_give_the_weights_of_one(
-    method: str, lm: LanguageModel, rows: list[Row], bench: Workbench, monkeypatch: Any
+    method: str,
+    lm: LanguageModel,
+    rows: list[Row],
+    bench: Workbench,
+    monkeypatch: Any,
+    tmp_path: Path,
 ) -> None:
     """Five rows in steps of four: the second step of an epoch is not full."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     request = UnlearningRequest((*rows, rows[0]), tuple(rows[2:]), REFUSALS, 1, 0)
     before = {name: p.detach().clone() for name, p in lm.model.named_parameters()}
     two = in_processes(method, lm)
-    one = two.method.unlearn(copy.deepcopy(lm), request, {}, replace(bench, work_dir=Path("none")))
+    apart = replace(bench, work_dir=tmp_path / "one process")
+    one = two.method.unlearn(copy.deepcopy(lm), request, {}, apart)
     shared = two.unlearn(lm, request, {}, bench)
     assert shared.report["final_loss"] == pytest.approx(one.report["final_loss"], rel=1e-4)
     assert shared.report["steps"] == one.report["steps"]
