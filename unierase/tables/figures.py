@@ -139,12 +139,15 @@ def rounds_figure(records: Sequence[RunRecord]) -> Figure | None:
     if rounds < 2:
         return None
     figure = Figure(figsize=(10, 6.5), layout="constrained")
-    look = styles(record.label for record in records)
+    runs = by_settings(records)
+    look = styles(runs)
     for place, (title, path) in enumerate(CURVES, start=1):
         axes = figure.add_subplot(2, 2, place)
         for method, style in look.items():
-            own = [record for record in records if record.label == method]
-            points = [(n + 1, mean_of(own, ("rounds", n, "metrics", *path))) for n in range(rounds)]
+            points = [
+                (n + 1, mean_of(runs[method], ("rounds", n, "metrics", *path)))
+                for n in range(rounds)
+            ]
             seen = [(n, mean) for n, mean in points if mean is not None]
             if seen:
                 axes.plot(
@@ -178,13 +181,13 @@ def attacks_figure(records: Sequence[RunRecord]) -> Figure | None:
         "no attack": ("after", "sets", "forget", "rouge"),
         **{attack: ("after", "attacks", attack, "forget_rouge") for attack in attacks},
     }
-    look = styles(record.label for record in records)
+    runs = by_settings(records)
+    look = styles(runs)
     figure = Figure(figsize=(11, 3.8), layout="constrained")
     axes = figure.add_subplot()
     width = 0.85 / len(look)
     for i, (method, style) in enumerate(look.items()):
-        own = [record for record in records if record.label == method]
-        heights = [mean_of(own, path) for path in paths.values()]
+        heights = [mean_of(runs[method], path) for path in paths.values()]
         places = [n + (i - (len(look) - 1) / 2) * width for n in range(len(paths))]
         shown = [(place, h) for place, h in zip(places, heights, strict=True) if h is not None]
         axes.bar(
@@ -208,8 +211,9 @@ def cost_figure(records: Sequence[RunRecord]) -> Figure | None:
     from matplotlib.ticker import NullFormatter
 
     points = {}
-    for method in sorted({record.label for record in records} - set(UNRANKED)):
-        own = [record for record in records if record.label == method]
+    runs = by_settings(records)
+    for method in runs.keys() - set(UNRANKED):
+        own = runs[method]
         seconds, balance = (
             mean_of(own, path) for path in (("seconds", "unlearning"), ("after", "balance"))
         )
@@ -219,7 +223,7 @@ def cost_figure(records: Sequence[RunRecord]) -> Figure | None:
         return None
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.add_subplot()
-    for method, style in styles(record.label for record in records).items():
+    for method, style in styles(runs).items():
         if method in points:
             axes.plot(
                 *points[method],

@@ -14,8 +14,8 @@ from unierase.tables.table import (
     ResultTable,
     best_settings,
     comparable_runs,
-    method_of,
     table_of,
+    untuned,
 )
 
 START, END = "<!-- overview -->", "<!-- end of overview -->"
@@ -45,7 +45,7 @@ def overview(records: Sequence[RunRecord]) -> ResultTable | None:
         wanted = ("Balance",) if group[0].data in PEOPLE else SHOWN[group[0].scenario]
         columns = [replace(c, digits=2) for c in SCORES if c.name in wanted]
         table = table_of(name, best_settings(group), columns)
-        own = {_method(label): cells for label, cells in table.rows.items()}
+        own = {untuned(label): cells for label, cells in table.rows.items()}
         first.setdefault(kind, replace(table, rows=own))
     kinds = sorted(first, key=lambda kind: (kind[1] in PEOPLE, list(SHOWN).index(kind[0]), kind))
     labels = {label for table in first.values() for label in table.rows}
@@ -81,10 +81,6 @@ def overview(records: Sequence[RunRecord]) -> ResultTable | None:
 
 
 _MISSING = Cell(None, None, False)
-
-
-def _method(label: str) -> str:
-    return method_of(label).removesuffix("-tuned")
 
 
 def _title(scenario: str, data: str) -> str:

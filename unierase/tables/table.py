@@ -148,23 +148,21 @@ def comparison(
     baselines: the methods compared with, tuned or not; None: all but variants of the edit.
     """
     means: dict[str, dict[str, float]] = {}
-    for method in {record.label for record in records}:
-        own = [record for record in records if record.label == method]
-        names = {"FE": ("FE",), "MU": ("MU",), "balance": ("balance",), "ability": _ABILITY}
+    names = {"FE": ("FE",), "MU": ("MU",), "balance": ("balance",), "ability": _ABILITY}
+    for method, own in by_settings(records).items():
         for name, path in names.items():
-            values = [value(record, ("after", *path)) for record in own]
-            numbers = [v for v in values if v is not None]
-            if len(numbers) == len(values):
-                means.setdefault(method, {})[name] = statistics.fmean(numbers)
+            mean = mean_of(own, ("after", *path))
+            if mean is not None:
+                means.setdefault(method, {})[name] = mean
     full = [method for method, v in means.items() if {"FE", "MU"} <= v.keys()]
     known = sorted(m for m, v in means.items() if m in full or "balance" in v)
     edits = [m for name in (f"{edit}-tuned", edit) for m in known if method_of(m) == name]
     others = [m for m in known if method_of(m) not in UNRANKED and not m.startswith("unierase")]
     if baselines is not None:
-        others = [m for m in others if method_of(m).removesuffix("-tuned") in baselines]
+        others = [m for m in others if untuned(m) in baselines]
     if not edits or not others:
         return None
-    counts = (len({method_of(m).removesuffix("-tuned") for m in others}), len(others))
+    counts = (len({untuned(m) for m in others}), len(others))
     ours = means[edits[0]]
     measured = [m for m in others if m in full] if edits[0] in full else []
     balanced = [m for m in (edits[0], *others) if "balance" in means[m]]
@@ -185,7 +183,12 @@ _ABILITY = ("ability", "accuracy")
 
 def method_of(label: str) -> str:
     """The method of a record's label, without what was set of it."""
-    return label.split(" ")[0]
+    return label.partition(" (")[0]
+
+
+def untuned(label: str) -> str:
+    """The method of a record's label, whether its settings were tuned or not."""
+    return method_of(label).removesuffix("-tuned")
 
 
 def headlines(records: Sequence[RunRecord]) -> tuple[str, ...]:
@@ -238,8 +241,8 @@ def _uneven_seeds(records: Sequence[RunRecord]) -> list[str]:
     """Which methods lack seeds that others have."""
     seeds = {record.seed for record in records}
     having: dict[tuple[int, ...], list[str]] = {}
-    for label in sorted({record.label for record in records}):
-        own = tuple(sorted({record.seed for record in records if record.label == label}))
+    for label, runs in by_settings(records).items():
+        own = tuple(sorted(record.seed for record in runs))
         having.setdefault(own, []).append(label)
     return [
         f"seed {', '.join(map(str, own))} only: {', '.join(labels)}"
@@ -295,7 +298,7 @@ def best_settings(records: Sequence[RunRecord]) -> list[RunRecord]:
     the highest Balance, means over seeds."""
     labels: dict[str, set[str]] = {}
     for record in records:
-        labels.setdefault(record.method.removesuffix("-tuned"), set()).add(record.label)
+        labels.setdefault(untuned(record.label), set()).add(record.label)
 
     def balance(label: str) -> float:
         mean = mean_of([r for r in records if r.label == label], ("after", "balance"))
