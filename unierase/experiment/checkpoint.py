@@ -132,6 +132,11 @@ class RunFolder:
 
         replace_folder(self.model, build)
 
+    def finish(self) -> None:
+        """Delete what only a run that goes on needs, and what kills left of it."""
+        for name in ("carried", "work"):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+
     def clear(self) -> None:
         """Forget all steps and the model they led to."""
         for name in ("steps", "ability", "carried", "work", "model"):

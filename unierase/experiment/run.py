@@ -198,6 +198,7 @@ class Experiment:
                 log.info("%s: %s", step.name, _summary(done["metrics"]))
         if lm is not None and self._model_is_missing():
             self.files.keep_model(lm, state)
+        self.files.finish()
         if tracked.report_to:  # else nobody looks: no files are read for it
             tracked.log_examples(self.files.examples(self.steps[-1].name, len(self.steps)))
         # Steps that were done before a kill took their time, too.
