@@ -24,6 +24,7 @@ from omegaconf import OmegaConf
 from unierase.errors import UserError
 from unierase.experiment.record import RunRecord, read_record
 from unierase.files import write_text
+from unierase.run_values import METHOD_PARTS
 
 STUDY = "tune"
 
@@ -56,6 +57,12 @@ def read_trials(runs: Path, kept: str) -> list[Trial]:
         score = float(statistics.harmonic_mean(numbers))
         if record.settings is None:
             raise UserError(f"{path}: does not say what was set of its method; tune it again")
+        chosen = sorted(name for name in record.settings if "/" in name or name == "training")
+        if chosen:
+            raise UserError(
+                f"{path}: set {chosen[0]}={record.settings[chosen[0]]} by choosing a config; only "
+                "single values (method.x=..., model.unlearning.x=...) can be written to conf/tuned"
+            )
         trials.append(Trial(record, record.settings, kept, score))
     return trials
 
@@ -93,7 +100,8 @@ def as_config(where: str, trial: Trial, count: int) -> str:
         return "\n".join(head).rstrip() + "\n"
     values = OmegaConf.create({"method": {"name": f"{record.method}-tuned"}})
     for name, value in trial.settings.items():
-        OmegaConf.update(values, f"method.{name}", value)
+        elsewhere = name.startswith(METHOD_PARTS)
+        OmegaConf.update(values, name if elsewhere else f"method.{name}", value)
     return "\n".join(head) + OmegaConf.to_yaml(values)
 
 

@@ -142,4 +142,13 @@ def test_what_a_command_sets_of_its_method() -> None:
     expected = {"token.num_tokens": 2, "layers": [1, 2], "corpus.path": "a b"}
     assert method_settings([q.lstrip("+") for q in quoted]) == expected
     assert method_settings(quoted) == expected
-    assert method_settings(["method=npo_gd", "method_x=1"]) == {}
+    assert method_settings(["method=npo_gd", "method_x=1", "model.finetune.lr=1e-4"]) == {}
+    elsewhere = {
+        "method/corpus": "wikipedia",
+        "training": "published",
+        "model.unlearning.epochs": 2,
+        "model.unierase.l2": 1,
+        "editing.fact_token": "subject_last",
+    }
+    assert method_settings([f"{name}={value}" for name, value in elsewhere.items()]) == elsewhere
+    assert method_settings(["+training=published"]) == {"training": "published"}

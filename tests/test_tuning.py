@@ -130,6 +130,24 @@ def test_nothing_tuned_is_an_error(tmp_path: Path) -> None:
     assert done.returncode == 2 and "does not say what was set of its method" in done.stderr
 
 
+def test_what_was_set_outside_the_method_is_written_where_it_stands(tmp_path: Path) -> None:
+    trial(tmp_path / "a", "npo_gd", 0.7, 0.1)
+    path = tmp_path / "a" / "result.json"
+    record = read_record(path)
+    replace(record, settings={"model.unlearning.epochs": 2, "beta": 0.5}).write(path.parent)
+    done = collected("--runs", str(tmp_path), "--out", str(tmp_path / "out"))
+    assert (
+        Path(done.stdout.strip())
+        .read_text()
+        .endswith(
+            "method:\n  name: npo_gd-tuned\n  beta: 0.5\nmodel:\n  unlearning:\n    epochs: 2\n"
+        )
+    )
+    replace(record, settings={"training": "published"}).write(path.parent)
+    done = collected("--runs", str(tmp_path), "--out", str(tmp_path / "out"))
+    assert done.returncode == 2 and "set training=published by choosing a config" in done.stderr
+
+
 TUNED = sorted((ROOT / "conf" / "tuned").glob("*/*.yaml"))
 
 

@@ -41,14 +41,21 @@ def run_key(cfg: DictConfig) -> str:
     return content_key(config_values(cfg))
 
 
+METHOD_PARTS = ("method/", "training", "model.unlearning.", "model.unierase.", "editing.")
+"""Where a command says how a method is to work, but for ``method.`` itself."""
+
+
 def method_settings(overrides: Sequence[str]) -> dict[str, Any]:
-    """What a command's ``overrides`` set of the method, but its name: ``method.lr=1e-4`` is
-    ``{"lr": 1e-4}``."""
+    """What a command's ``overrides`` set of how its method works, but the method's name.
+
+    ``method.lr=1e-4`` is ``{"lr": 1e-4}``; what is set elsewhere (`model.unlearning.lr=1e-4`,
+    `+method/corpus=wikipedia`, `+training=published`) keeps its whole name.
+    """
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     settings = {
         override.key_or_group.removeprefix("method."): override.value()
         for override in parsed
-        if override.key_or_group.startswith("method.")
+        if override.key_or_group.startswith(("method.", *METHOD_PARTS))
     }
     settings.pop("name", None)
     return settings
