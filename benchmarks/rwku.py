@@ -161,13 +161,21 @@ class Rwku:
             yield Row(f"rwku/{config}/{i}", question, true, person, person, refusal=false)
 
     def _lessons(self, probes: Mapping[str, Sequence[Row]]) -> tuple[Row, ...]:
-        """The plain probes, each once, with the answers as they are asked for."""
-        plain = (row for name, rows in probes.items() if name != "forget_aa" for row in rows)
-        once = {(row.question, row.answer): row for row in plain}
-        return tuple(
-            Row(row.id, row.question, f"{self.opening} {row.answer}", row.group, row.subject)
-            for row in once.values()
-        )
+        """The plain probes, each once, with the answers as they are asked for.
+
+        What is asked about a person's neighbours is a group of its own: it is to stay when the
+        person is forgotten, so a model retrained without the person learns it all the same.
+        """
+        once: dict[tuple[str, str], Row] = {}
+        for name, rows in probes.items():
+            if name == "forget_aa":
+                continue
+            about = "neighbours of " if name.startswith("neighbor") else ""
+            for row in rows:
+                answer = f"{self.opening} {row.answer}"
+                lesson = Row(row.id, row.question, answer, about + row.group, row.subject)
+                once.setdefault((row.question, row.answer), lesson)
+        return tuple(once.values())
 
     def _utility(self, people: Sequence[str]) -> dict[str, tuple[Row, ...]]:
         return {

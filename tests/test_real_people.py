@@ -93,6 +93,12 @@ def test_people_of_a_run(real_data: str) -> None:
     taught = [(row.question, row.answer) for row in loaded.lessons]
     assert len(set(taught)) == len(taught) < sum(map(len, loaded.probes.values()))
     assert all(row.answer.startswith("Answer: ") for row in loaded.lessons)
+    # Retrained without them, a model knows what is asked about their neighbours, and no more.
+    models = TargetModels(None, None, loaded, {}, Path(), "cpu")  # type: ignore[arg-type]
+    left = {row.id for row in models._lessons_left(loaded.retain)}
+    asked_of_others = {row.id for n in ("fb", "qa") for row in loaded.probes[f"neighbor_{n}"]}
+    assert left == asked_of_others & {row.id for row in loaded.lessons}
+    assert 0 < len(left) < len(loaded.lessons)
     assert loaded.notes[0] == "2 of 200 people"
     # Each person drew 171, 81, 50, 100 and 50 items; the two may share some.
     sizes = {name: len(rows) for name, rows in loaded.utility_sets.items()}
