@@ -52,7 +52,8 @@ tune: smollm2 ## Try three or four settings of every method for `reproduce` (hou
 	$(TRY) method=$(TRAINED) 'method.epochs=choice(3)' 'method.lr=choice(5e-5,1e-4,2e-4)'
 	$(TRY) method=npo_gd,npo_kl,idk_ap,simnpo,dpo_gd,dpo_kl 'method.epochs=choice(3)' 'method.lr=choice(4e-4)'
 	$(TRY) method=unierase,unierase_retain method.reuse_token=true method.l2=0.2,1,5
-	$(TRY) method=unierase_deep method.reuse_token=true method.answer_cuts=2
+	$(TRY) method=unierase_retain method.reuse_token=true method.l2=20
+	$(TRY) method=unierase_deep method.reuse_token=true method.answer_cuts=2,4 method.l2=1,5
 	$(TRY) method=rmu method.epochs=8 method.lr=1e-3,3e-3 method.steering=100,300
 	$(TRY) method=eco method.search.surrogate=0.02,0.1,0.3
 	$(TRY) method=none,retrain,in_context,guardrail

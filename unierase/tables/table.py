@@ -122,8 +122,9 @@ class Comparison:
     efficacy: float | None
 
 
-EDITS = ("unierase", "unierase_retain")
-"""What is compared as the paper compares its edit: that edit, and the retain-aware one."""
+EDITS = ("unierase", "unierase_retain", "unierase_deep")
+"""What is compared as the paper compares its edit: that edit, the retain-aware one, and the one
+against the whole answer."""
 
 
 PAPER_BASELINES = (
