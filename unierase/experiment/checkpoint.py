@@ -139,7 +139,8 @@ class RunFolder:
 
     def clear(self) -> None:
         """Forget all steps and the model they led to."""
-        for name in ("steps", "ability", "carried", "work", "model"):
+        self.finish()
+        for name in ("steps", "ability", "model"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
 
     def _carried(self, number: int) -> Path:
